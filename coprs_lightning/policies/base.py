@@ -1,0 +1,50 @@
+"""Base class of the policies: the multimodal LLM that writes the chain of thought."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from coprs_lightning.component import Component
+from coprs_lightning.structures import Completions, PolicyOutput, Prompts
+
+
+class Policy(Component, ABC):
+    """Encodes prompts, samples completions and gives hidden states and logits.
+
+    Attributes:
+        hidden_size: D of the hidden states; the aggregator reads it.
+        concentration_id: token id of the concentration token.
+    """
+
+    hidden_size: int
+    concentration_id: int
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    @abstractmethod
+    def encode_prompts(self, images: list[Tensor], questions: list[str]) -> Prompts:
+        """Tokenise B images (3, H, W) uint8 and B questions, padded on the left, on the policy's device.
+
+        Raises:
+            ValueError: for an empty question, or one longer than the prompt limit.
+        """
+
+    @abstractmethod
+    def encode_completions(self, thoughts: list[str]) -> Completions:
+        """Tokenise written thoughts in the completion format, end of sequence included."""
+
+    @abstractmethod
+    def generate(self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> Completions:
+        """Sample one completion a prompt; ``temperature`` 0 is greedy. Never samples image placeholders."""
+
+    @abstractmethod
+    def forward(self, prompts: Prompts, completions: Completions) -> PolicyOutput:
+        """Hidden states of prompt + completion, with gradients in training."""
+
+    @abstractmethod
+    def completion_logits(self, output: PolicyOutput) -> Tensor:
+        """(B, R, V) logits that predict the completion's tokens; prompt positions are never projected."""

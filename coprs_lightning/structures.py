@@ -1,0 +1,184 @@
+"""The plain data that travels between the parts.
+
+Shape legend: B batch, K concentration tokens, T prompt + completion tokens, R completion tokens, D hidden size,
+S frame size in pixels, C feature channels, (h, w) feature grid, (H, W) an image's original size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Example:
+    """One image with one question and its mask, before any resizing.
+
+    Attributes:
+        key: unique name of the example inside its split.
+        image: (H, W, 3) uint8 RGB.
+        question: free-form question.
+        mask: (H, W) bool, the ground truth.
+        ignore: (H, W) bool, pixels that count neither for nor against, or ``None``.
+        reasoning: the written chain of thought, or ``None`` when the source has none.
+        kind: kind of question (``"attribute"``, ``"position"`` …), ``""`` when unknown.
+        features: (C, h, w) float16 precomputed backbone features, or ``None``.
+    """
+
+    key: str
+    image: np.ndarray
+    question: str
+    mask: np.ndarray
+    ignore: np.ndarray | None = None
+    reasoning: str | None = None
+    kind: str = ""
+    features: np.ndarray | None = None
+
+
+class _Movable:
+    """Adds ``.to`` to a dataclass of tensors and lists of tensors (Lightning moves batches through it)."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
+        """Return a copy whose tensors are on ``device``."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor | _Movable):
+                return value.to(device, non_blocking=non_blocking)
+            if isinstance(value, list):
+                return [move(item) for item in value]
+            if isinstance(value, dict):
+                return {key: move(item) for key, item in value.items()}
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+
+
+@dataclass
+class SegmentationBatch(_Movable):
+    """A collated batch.
+
+    A *frame* is the square that the backbone sees: the image resized so that its longer side is S, then padded with
+    zeros at the bottom and on the right (see :mod:`coprs_lightning.geometry`).
+
+    Attributes:
+        keys: B example keys.
+        images: B tensors (3, H_i, W_i) uint8, the original pixels (for the policy and for panels).
+        frames: (B, 3, S, S) uint8 RGB frames; the backbone normalises them itself.
+        valid_sizes: (B, 2) int64, height and width in pixels of the part of each frame that is image.
+        questions: B questions.
+        masks: (B, 1, S, S) float32 in {0, 1}, the ground truth in frame geometry.
+        original_masks: B tensors (H_i, W_i) bool, the ground truth at original resolution.
+        original_ignores: B tensors (H_i, W_i) bool or ``None``.
+        reasonings: B written chains of thought or ``None``.
+        kinds: B kinds of question.
+        features: (B, C, h, w) precomputed backbone features, or ``None``.
+    """
+
+    keys: list[str]
+    images: list[Tensor]
+    frames: Tensor
+    valid_sizes: Tensor
+    questions: list[str]
+    masks: Tensor
+    original_masks: list[Tensor]
+    original_ignores: list[Tensor | None]
+    reasonings: list[str | None]
+    kinds: list[str]
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class Prompts(_Movable):
+    """Tokenised prompts, padded on the left so that every completion starts in the same column.
+
+    Attributes:
+        input_ids: (B, P) int64.
+        attention_mask: (B, P) bool, ``False`` on padding.
+        vision: what the policy's vision tower needs (for Qwen2.5-VL ``pixel_values`` and ``image_grid_thw``).
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    vision: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Completions(_Movable):
+    """Token ids written by the policy (or by a person), padded on the right.
+
+    Attributes:
+        ids: (B, R) int64.
+        mask: (B, R) bool, ``True`` on real tokens, the end-of-sequence token included.
+        texts: B decoded strings, special tokens kept except padding and end of sequence.
+        truncated: (B,) bool, ``True`` where the length limit came before the end-of-sequence token.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    texts: list[str]
+    truncated: Tensor
+
+
+@dataclass
+class PolicyOutput(_Movable):
+    """Hidden states of prompt + completion after the policy's final norm.
+
+    Attributes:
+        hidden: (B, T, D) last-layer hidden states.
+        attention_mask: (B, T) bool.
+        image_mask: (B, T) bool, ``True`` on image tokens.
+        completion_mask: (B, T) bool, ``True`` on completion tokens.
+        token_mask: (B, T) bool, ``True`` on concentration tokens *of the completion* (never of the prompt).
+        prompt_length: P, so that the completion is ``[:, P:]``.
+    """
+
+    hidden: Tensor
+    attention_mask: Tensor
+    image_mask: Tensor
+    completion_mask: Tensor
+    token_mask: Tensor
+    prompt_length: int
+
+
+@dataclass
+class ConcentrationQuery(_Movable):
+    """What the aggregator makes of the completion.
+
+    Attributes:
+        query: (B, K, Dq). Rows that are not present hold zeros and must not be used.
+        present: (B, K) bool, ``False`` where the completion has no concentration token: there is *no prior*, and
+            such rows take no part in a segmentation loss.
+    """
+
+    query: Tensor
+    present: Tensor
+
+
+@dataclass
+class SegmentationOutput(_Movable):
+    """Result of one forward pass of :class:`coprs_lightning.model.CoprsModel`.
+
+    Attributes:
+        heatmap_logits: (B, K, H', W') logits of the positional prior. ``NO_PRIOR_LOGIT`` where nothing is present.
+        mask_logits: (B, K, H'', W'') logits of the mask, likewise.
+        present: (B, K) bool, see :class:`ConcentrationQuery`.
+        policy: hidden states of the pass.
+        completions: the completions that were segmented.
+    """
+
+    heatmap_logits: Tensor
+    mask_logits: Tensor
+    present: Tensor
+    policy: PolicyOutput
+    completions: Completions
+
+
+NO_PRIOR_LOGIT = -50.0
+"""Logit of "nothing here": sigmoid(-50) is 0 in every precision, and still finite in fp16."""
