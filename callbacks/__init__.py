@@ -1,0 +1,1 @@
+"""Callbacks: metrics, panels, provenance – one callback a file."""

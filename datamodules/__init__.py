@@ -1,0 +1,1 @@
+"""Data: the shard format, its writers (converters) and its reader (the webdataset DataModule)."""
