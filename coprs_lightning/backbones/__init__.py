@@ -1,0 +1,6 @@
+"""Image backbones: frames in, feature grids out."""
+
+from coprs_lightning.backbones.base import ImageBackbone
+from coprs_lightning.backbones.timm import TimmBackbone
+
+__all__ = ["ImageBackbone", "TimmBackbone"]

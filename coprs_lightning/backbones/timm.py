@@ -1,0 +1,111 @@
+"""Backbone over any timm feature model (SAM's ViT, Hiera, DINOv3, ConvNeXt, ResNet …)."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coprs_lightning.backbones.base import ImageBackbone
+from coprs_lightning.backbones.pixels import normalise
+from coprs_lightning.backbones.positions import sine_positions
+
+
+class TimmBackbone(ImageBackbone):
+    """One feature level of a timm model.
+
+    Args:
+        model_name: timm name, e.g. ``resnet18`` or ``samvit_base_patch16.sa1b``.
+        pretrained: load timm's weights for that name.
+        out_index: feature level, counted by timm from the finest (0) or, when negative, from the coarsest (-1).
+        model_kwargs: further arguments of ``timm.create_model``. ``img_size`` is set to ``image_size`` for models whose
+            position embedding has a fixed size.
+        position_channels: fixed sine and cosine coordinate channels appended to the features, a multiple of 4.
+            Convolutional models do not know where they are, and "the left one" needs it; 0 appends none.
+        mean: of red, green and blue for pixels in [0, 1]; ``null`` takes the model's own.
+        std: likewise.
+        kwargs: ``image_size`` and what :class:`~coprs_lightning.component.Component` takes.
+
+    Raises:
+        ValueError: for an unknown model name, a level it does not have, or sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        pretrained: bool = False,
+        out_index: int = -1,
+        model_kwargs: dict[str, Any] | None = None,
+        position_channels: int = 0,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.encoder = _create(model_name, pretrained, out_index, self.image_size, model_kwargs or {})
+        self.stride = int(self.encoder.feature_info.reduction()[-1])
+        self.feature_channels = int(self.encoder.feature_info.channels()[-1])
+        if self.image_size % self.stride:
+            raise ValueError(
+                f"TimmBackbone.image_size {self.image_size} is no multiple of {model_name}'s stride {self.stride} at "
+                f"out_index {out_index}: cells would not line up with the masks. Use "
+                f"{self.image_size // self.stride * self.stride or self.stride}, or another out_index."
+            )
+        if position_channels < 0 or position_channels % 4:
+            raise ValueError(
+                f"TimmBackbone.position_channels must be a multiple of 4 (sine and cosine, x and y) or 0, "
+                f"got {position_channels}."
+            )
+        self.out_channels = self.feature_channels + position_channels
+        grid = self.image_size // self.stride
+        self.register_buffer("positions", sine_positions(position_channels, grid), persistent=False)
+        self.positions: Tensor
+        own = self.encoder.pretrained_cfg
+        self.mean = tuple(mean or own["mean"])
+        self.std = tuple(std or own["std"])
+
+    def forward(self, frames: Tensor, valid_sizes: Tensor) -> Tensor:
+        """See :meth:`ImageBackbone.forward`."""
+        self.check_frames(frames)
+        pixels = normalise(frames, valid_sizes, self.mean, self.std).to(next(self.encoder.parameters()).dtype)
+        features = self.encoder(pixels)[-1]
+        if str(self.encoder.output_fmt) == "NHWC":
+            features = features.permute(0, 3, 1, 2)
+        grid = self.image_size // self.stride
+        if tuple(features.shape[1:]) != (self.feature_channels, grid, grid):
+            raise ValueError(
+                f"TimmBackbone expected features of {(self.feature_channels, grid, grid)} from the model's feature_info and "
+                f"got {tuple(features.shape[1:])}. Choose another model.backbone.init_args.image_size (a multiple of the "
+                "model's window and stride) or out_index."
+            )
+        if len(self.positions):
+            positions = self.positions.to(features.dtype).expand(len(features), -1, -1, -1)
+            features = torch.cat([features, positions], dim=1)
+        return features
+
+
+def _create(name: str, pretrained: bool, out_index: int, image_size: int, model_kwargs: dict[str, Any]) -> Any:
+    """Build the timm model that gives one feature level."""
+    import timm  # 2.5 s to import: only where it is used
+
+    try:
+        own = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        own = None
+    if own is None or not timm.is_model(name):
+        known = timm.list_models() + timm.list_pretrained()
+        close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+        raise ValueError(
+            f"timm {timm.__version__} has no model {name!r}. Close names: {', '.join(close) or 'none'}. "
+            "`timm.list_models('*part*')` lists all of them."
+        )
+    arguments = {"img_size": image_size} if own.fixed_input_size else {}
+    try:
+        return timm.create_model(
+            name, pretrained=pretrained, features_only=True, out_indices=(out_index,), **{**arguments, **model_kwargs}
+        )
+    except (AssertionError, IndexError) as error:
+        raise ValueError(f"{name} has no feature level {out_index} (TimmBackbone.out_index): {error}") from error

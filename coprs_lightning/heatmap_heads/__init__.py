@@ -1,0 +1,6 @@
+"""Heatmap heads: a query and image features in, the logits of the positional prior out."""
+
+from coprs_lightning.heatmap_heads.base import HeatmapHead
+from coprs_lightning.heatmap_heads.cross_attention import CrossAttentionHead, LinearFuseCrossAttentionHead
+
+__all__ = ["CrossAttentionHead", "HeatmapHead", "LinearFuseCrossAttentionHead"]
