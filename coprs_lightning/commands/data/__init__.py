@@ -1,0 +1,1 @@
+"""`coprs data …`: make shards from a dataset, and look at them."""

@@ -1,0 +1,1 @@
+"""Loss functions: pure, stateless, tensor in, tensor out."""

@@ -1,0 +1,166 @@
+"""The whole model: policy → aggregator → heatmap head → decoder over backbone features (paper Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coprs_lightning.aggregators import ConcentrationAggregator
+from coprs_lightning.backbones import ImageBackbone
+from coprs_lightning.component import Component
+from coprs_lightning.decoders import MaskDecoder
+from coprs_lightning.geometry import to_frame
+from coprs_lightning.heatmap_heads import HeatmapHead
+from coprs_lightning.policies import Policy
+from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, Prompts, SegmentationBatch, SegmentationOutput
+
+
+class CoprsModel(nn.Module):
+    """Holds the five parts and runs them in order; no losses, no logging.
+
+    Args:
+        policy: writes the chain of thought and gives hidden states.
+        backbone: image features.
+        aggregator: hidden states → query.
+        heatmap_head: query × features → heatmap.
+        decoder: features × heatmap → mask.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        backbone: ImageBackbone,
+        aggregator: ConcentrationAggregator,
+        heatmap_head: HeatmapHead,
+        decoder: MaskDecoder,
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.backbone = backbone
+        self.aggregator = aggregator
+        self.heatmap_head = heatmap_head
+        self.decoder = decoder
+        self.check_sizes()
+        for component in self.components().values():
+            component.freeze_if_asked()
+
+    def components(self) -> dict[str, Component]:
+        """The parts by slot name."""
+        return {
+            "policy": self.policy,
+            "backbone": self.backbone,
+            "aggregator": self.aggregator,
+            "heatmap_head": self.heatmap_head,
+            "decoder": self.decoder,
+        }
+
+    def check_sizes(self) -> None:
+        """Refuse parts whose sizes do not fit together, before any data is read.
+
+        Raises:
+            ValueError: naming both options and both values.
+        """
+        pairs = [
+            ("policy", "hidden_size", self.policy.hidden_size, "aggregator", "hidden_size", self.aggregator.hidden_size),
+            ("aggregator", "query_dim", self.aggregator.query_dim, "heatmap_head", "query_dim", self.heatmap_head.query_dim),
+            ("backbone", "out_channels", self.backbone.out_channels, "heatmap_head", "in_channels", self.heatmap_head.in_channels),
+            ("backbone", "out_channels", self.backbone.out_channels, "decoder", "in_channels", self.decoder.in_channels),
+        ]  # fmt: skip
+        for giver, given_name, given, taker, taken_name, taken in pairs:
+            if given != taken:
+                raise ValueError(
+                    f"sizes do not fit: {type(getattr(self, giver)).__name__} (model.{giver}) has {given_name} {given}, but "
+                    f"{type(getattr(self, taker)).__name__} (model.{taker}) was built with {taken_name} {taken}. Leave "
+                    f"model.{taker}.init_args.{taken_name} out of the config: it follows model.{giver}."
+                )
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the frames."""
+        return self.backbone.image_size
+
+    def features(self, batch: SegmentationBatch) -> Tensor:
+        """(B, C, h, w) features, from the batch where they are precomputed, else from the backbone."""
+        if batch.features is not None:
+            return batch.features.to(self.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone.frozen):
+            features: Tensor = self.backbone(batch.frames, batch.valid_sizes)
+        return features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Parameter type of the segmentation parts."""
+        return next((p.dtype for p in self.heatmap_head.parameters()), torch.float32)
+
+    def forward(
+        self,
+        batch: SegmentationBatch,
+        prompts: Prompts,
+        completions: Completions,
+        features: Tensor | None = None,
+    ) -> SegmentationOutput:
+        """Segment from given completions.
+
+        Args:
+            batch: frames (B, 3, S, S) and valid sizes.
+            prompts: encoded prompts of the batch.
+            completions: written or generated completions.
+            features: reuse features of an earlier pass over the same batch.
+
+        Returns:
+            heatmap and mask logits; ``NO_PRIOR_LOGIT`` in rows without a concentration token.
+        """
+        output = self.policy(prompts, completions)
+        concentration = self.aggregator(output)
+        features = self.features(batch) if features is None else features
+        heatmap = self.heatmap_head(concentration.query, features)  # (B, K, H', W')
+        masks = self.decoder(features, heatmap, batch.valid_sizes, self.image_size)  # (B, K, H'', W'')
+        present = concentration.present[..., None, None]
+        return SegmentationOutput(
+            heatmap_logits=torch.where(present, heatmap, NO_PRIOR_LOGIT),
+            mask_logits=torch.where(present, masks, NO_PRIOR_LOGIT),
+            present=concentration.present,
+            policy=output,
+            completions=completions,
+        )
+
+    @torch.no_grad()
+    def segment(
+        self, images: Sequence[Tensor], questions: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> tuple[SegmentationBatch, SegmentationOutput]:
+        """Answer questions about images: generate a thought, then segment from it.
+
+        Args:
+            images: B tensors (3, H_i, W_i) uint8 RGB.
+            questions: B questions.
+            max_new_tokens: longest completion.
+            temperature: 0 decodes greedily.
+
+        Returns:
+            the batch that was built (for its geometry) and the output; :func:`~coprs_lightning.geometry.restore` brings
+            the logits back to each image's size.
+        """
+        batch = batch_from_images(images, questions, self.image_size).to(self.policy.device)
+        prompts = self.policy.encode_prompts(batch.images, batch.questions)
+        completions = self.policy.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
+        return batch, self(batch, prompts, completions)
+
+
+def batch_from_images(images: Sequence[Tensor], questions: Sequence[str], frame: int) -> SegmentationBatch:
+    """A batch for inference: images and questions, no ground truth."""
+    framed = [to_frame(image, frame) for image in images]
+    return SegmentationBatch(
+        keys=[str(i) for i in range(len(images))],
+        images=list(images),
+        frames=torch.stack([f for f, _ in framed]),
+        valid_sizes=torch.tensor([v for _, v in framed]),
+        questions=list(questions),
+        masks=torch.zeros(len(images), 1, frame, frame),
+        original_masks=[torch.zeros(image.shape[-2:], dtype=torch.bool) for image in images],
+        original_ignores=[None] * len(images),
+        reasonings=[None] * len(images),
+        kinds=[""] * len(images),
+    )

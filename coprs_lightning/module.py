@@ -1,0 +1,218 @@
+"""The LightningModule: steps, log keys, optimizer and schedule. No maths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from coprs_lightning.aggregators import ConcentrationAggregator
+from coprs_lightning.backbones import ImageBackbone
+from coprs_lightning.decoders import MaskDecoder
+from coprs_lightning.heatmap_heads import HeatmapHead
+from coprs_lightning.model import CoprsModel
+from coprs_lightning.objectives import Objective
+from coprs_lightning.policies import Policy
+from coprs_lightning.spec import Recorded, build
+from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
+
+SPEC_KEY = "coprs_spec"
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW with a one-cycle schedule (``paper.md`` 1.8).
+
+    Attributes:
+        learning_rate: base rate; each part multiplies it by its ``lr_multiplier``.
+        weight_decay: decoupled weight decay.
+        betas: Adam's momentum terms.
+        warmup_fraction: share of all steps in which the rate rises from ``learning_rate / start_divisor``.
+        start_divisor: how far below the base rate the warm-up begins.
+        final_divisor: how far below the base rate the cosine ends (the paper's code: 6.67).
+    """
+
+    learning_rate: float = 2e-6
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_fraction: float = 0.0
+    start_divisor: float = 1.0
+    final_divisor: float = 6.67
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How completions are decoded in validation, test and prediction.
+
+    Attributes:
+        max_new_tokens: longest completion (the paper: 2 000).
+        temperature: 0 is greedy, the paper's protocol.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+
+
+class CoprsModule(Recorded, pl.LightningModule):
+    """Trains and evaluates a :class:`~coprs_lightning.model.CoprsModel`.
+
+    Args:
+        policy: the multimodal LLM that writes the chain of thought.
+        backbone: image features.
+        aggregator: makes the query from the concentration token.
+        heatmap_head: query and features → heatmap (the positional prior).
+        decoder: features and heatmap → mask.
+        objective: the training loss.
+        optimizer: learning rate and schedule.
+        generation: decoding in validation, test and prediction.
+        validation: ``generate`` decodes the thought and segments from it; ``teacher_forced`` is cheaper and reads the
+            written thought (its numbers are no benchmark numbers).
+        init_from: checkpoint whose weights training starts from, strictly; optimizer and step counts start anew.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        backbone: ImageBackbone,
+        aggregator: ConcentrationAggregator,
+        heatmap_head: HeatmapHead,
+        decoder: MaskDecoder,
+        objective: Objective,
+        optimizer: OptimizerOptions = OptimizerOptions(),
+        generation: GenerationOptions = GenerationOptions(),
+        validation: Literal["generate", "teacher_forced"] = "generate",
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = CoprsModel(
+            policy=policy, backbone=backbone, aggregator=aggregator, heatmap_head=heatmap_head, decoder=decoder
+        )
+        self.objective = objective
+        self.optimizer_options = optimizer
+        self.generation = generation
+        self.validation = validation
+        if init_from is not None:
+            self._load_weights(init_from)
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the frames that the backbone wants."""
+        return self.model.image_size
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """See :class:`Recorded`; ``init_from`` is left out, since a checkpoint holds the weights themselves."""
+        spec = super().spec
+        spec["init_args"]["init_from"] = None
+        return spec
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
+        """One training loss."""
+        output = self.objective(self.model, batch, self.global_step)
+        self.log_dict({f"train/{key}": value for key, value in output.logs.items()}, batch_size=len(batch))
+        for slot, component in {**self.model.components(), "objective": self.objective}.items():
+            for name, value in component.pop_diagnostics().items():
+                self.log(f"train/{slot}/{name}", value.float(), batch_size=len(batch))
+        loss: Tensor = output.loss
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the learning rate of every part."""
+        self.log_dict({f"lr/{group['name']}": float(group["lr"]) for group in optimizer.param_groups})
+
+    def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> SegmentationOutput:
+        """Segment the batch; callbacks measure and draw."""
+        return self._evaluate(batch, self.validation)
+
+    def test_step(self, batch: SegmentationBatch, batch_idx: int) -> SegmentationOutput:
+        """Segment the batch from generated thoughts."""
+        return self._evaluate(batch, "generate")
+
+    def predict_step(self, batch: SegmentationBatch, batch_idx: int) -> SegmentationOutput:
+        """Segment the batch from generated thoughts."""
+        return self._evaluate(batch, "generate")
+
+    def _evaluate(self, batch: SegmentationBatch, mode: str) -> SegmentationOutput:
+        prompts = self.model.policy.encode_prompts(batch.images, batch.questions)
+        if mode == "generate":
+            completions = self.model.policy.generate(
+                prompts, max_new_tokens=self.generation.max_new_tokens, temperature=self.generation.temperature
+            )
+        else:
+            completions = self._written(batch)
+        output: SegmentationOutput = self.model(batch, prompts, completions)
+        return output
+
+    def _written(self, batch: SegmentationBatch) -> Completions:
+        thoughts = [thought or question for thought, question in zip(batch.reasonings, batch.questions, strict=True)]
+        return self.model.policy.encode_completions(thoughts)
+
+    # -- optimisation ------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over one group a part, one-cycle schedule over the whole run."""
+        options = self.optimizer_options
+        groups = [
+            group
+            for name, component in {**self.model.components(), "objective": self.objective}.items()
+            for group in component.parameter_groups(options.learning_rate, name)
+        ]
+        if not groups:
+            raise ValueError("every part is frozen: nothing to train. Set frozen: false on at least one slot.")
+        optimizer = torch.optim.AdamW(groups, betas=options.betas, weight_decay=options.weight_decay)
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("the one-cycle schedule needs an end: set trainer.max_steps or trainer.max_epochs.")
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=max(2, int(total)),
+            pct_start=options.warmup_fraction,
+            div_factor=options.start_divisor,
+            final_div_factor=options.final_divisor / options.start_divisor,
+            cycle_momentum=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the plain-data spec that rebuilds the model without a config."""
+        checkpoint[SPEC_KEY] = self.spec
+
+    def _load_weights(self, path: str) -> None:
+        self.load_state_dict(read_checkpoint(path)["state_dict"])
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> CoprsModule:
+        """Rebuild a trained module from its checkpoint alone: no config, no pickle, strict weights."""
+        checkpoint = read_checkpoint(path)
+        module = build(checkpoint[SPEC_KEY])
+        if not isinstance(module, cls):
+            raise ValueError(f"{path} holds a {type(module).__name__}, not a {cls.__name__}.")
+        module.load_state_dict(checkpoint["state_dict"])
+        return module.eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint as plain data and tensors.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when the file is no checkpoint of this project.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}. Give a .ckpt file written by `coprs fit`.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint (truncated, or not plain data): {error}") from error
+    if not isinstance(content, dict) or SPEC_KEY not in content:
+        raise ValueError(f"{path} is no coprs checkpoint: it has no {SPEC_KEY!r}. It was written by another program.")
+    return content

@@ -1,0 +1,255 @@
+"""Policy over any transformers image-text-to-text model (paper section 3: Qwen2.5-VL 3B / 7B).
+
+The concentration token is registered on loading: added to the tokenizer as a special token, with an embedding row of its
+own (the row that the tokenizer's id addresses – padded vocabularies already have it, see ``paper.md`` 1.10, trap 8).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from coprs_lightning.policies.base import Policy
+from coprs_lightning.prompts import CONCENTRATION_TOKEN, PromptTemplate
+from coprs_lightning.structures import Completions, PolicyOutput, Prompts
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def resolve_model(model: str) -> str:
+    """A folder as it is, else a folder shipped with the package, else a hub id."""
+    if not Path(model).is_dir() and (SHIPPED / model).is_dir():
+        return str(SHIPPED / model)
+    return model
+
+
+class HFPolicy(Policy):
+    """A transformers image-text-to-text model as the policy.
+
+    Args:
+        model: hub id or folder of a transformers checkpoint (configuration, weights, processor); or
+            ``small_qwen2_5_vl``, a shipped configuration and processor without weights.
+        random_weights: build the architecture from its configuration alone, with random weights.
+        config_overrides: values set in the model's configuration before it is built, nested as in its ``config.json``.
+        prompt: texts around question and thought.
+        dtype: parameter type; ``auto`` takes the checkpoint's.
+        attn_implementation: attention kernel of transformers (``sdpa``, ``eager``, ``flash_attention_2`` …).
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        train_vision: train the policy's own vision tower too (the paper does).
+        min_pixels: least pixels an image is resized to for the policy; ``null`` keeps the processor's.
+        max_pixels: most pixels (the paper: 705 600); ``null`` keeps the processor's.
+        max_prompt_tokens: longest prompt accepted, image tokens included (the paper: 1 300).
+        kwargs: see :class:`~coprs_lightning.component.Component`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        random_weights: bool = False,
+        config_overrides: dict[str, Any] | None = None,
+        prompt: PromptTemplate = PromptTemplate(),
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
+        attn_implementation: str = "sdpa",
+        gradient_checkpointing: bool = False,
+        train_vision: bool = True,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        max_prompt_tokens: int = 1300,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.max_prompt_tokens = max_prompt_tokens
+        source = resolve_model(model)
+        self.processor = _load_processor(source, min_pixels, max_pixels)
+        self.tokenizer = self.processor.tokenizer
+        self.lm = _load_model(source, random_weights, config_overrides or {}, dtype, attn_implementation)
+        self.concentration_id = self._register_concentration_token()
+        self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
+        if gradient_checkpointing:
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        if not train_vision:
+            vision = getattr(self.lm.model, "visual", None) or getattr(self.lm.model, "vision_tower", None)
+            if vision is None:
+                raise ValueError(f"train_vision: false, but {type(self.lm).__name__} has no vision tower that we know of.")
+            vision.requires_grad_(False)
+
+    def _register_concentration_token(self) -> int:
+        self.tokenizer.add_tokens([CONCENTRATION_TOKEN], special_tokens=True)
+        token_id = int(self.tokenizer.convert_tokens_to_ids(CONCENTRATION_TOKEN))
+        embedding: nn.Embedding = self.lm.get_input_embeddings()
+        if token_id >= embedding.num_embeddings:
+            self.lm.resize_token_embeddings(token_id + 1, mean_resizing=False)
+        return token_id
+
+    @property
+    def _eos_ids(self) -> list[int]:
+        """Ids that end a completion: the chat turn's end and the text's end."""
+        ids = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")}
+        return sorted(i for i in ids if i is not None and i != self.tokenizer.unk_token_id)
+
+    @property
+    def _end_id(self) -> int:
+        turn_end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        return int(turn_end if turn_end in self._eos_ids else self.tokenizer.eos_token_id)
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self._end_id)
+
+    @property
+    def _image_id(self) -> int:
+        return int(getattr(self.processor, "image_token_id", None) or self.lm.config.image_token_id)
+
+    def _forbidden_ids(self) -> list[int]:
+        """Special tokens that a completion may never hold: image and video placeholders, chat markers."""
+        allowed = {*self._eos_ids, self.concentration_id}
+        tokens = self.tokenizer.added_tokens_decoder
+        return sorted(i for i, token in tokens.items() if token.special and i not in allowed)
+
+    def encode_prompts(self, images: list[Tensor], questions: list[str]) -> Prompts:
+        """See :meth:`Policy.encode_prompts`."""
+        for question in questions:
+            if not question.strip():
+                raise ValueError("the question is empty: there is nothing to look for. Ask for something.")
+        texts = [self._chat(question) for question in questions]
+        encoded = self.processor(
+            text=texts, images=list(images), padding=True, padding_side="left", return_tensors="pt", do_rescale=True
+        )
+        lengths = encoded["attention_mask"].sum(1)
+        longest = int(lengths.argmax())
+        if int(lengths[longest]) > self.max_prompt_tokens:
+            raise ValueError(
+                f"a prompt has {int(lengths[longest])} tokens, more than max_prompt_tokens {self.max_prompt_tokens} "
+                f"(question of {len(questions[longest])} characters: {questions[longest][:60]!r} …). Shorten the question, "
+                "lower max_pixels, or raise model.policy.init_args.max_prompt_tokens."
+            )
+        device = self.device
+        vision = {
+            key: value.to(device)
+            for key, value in encoded.items()
+            if key not in ("input_ids", "attention_mask") and isinstance(value, Tensor)
+        }
+        return Prompts(encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device), vision)
+
+    def _chat(self, question: str) -> str:
+        system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
+        user = {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": self.prompt.render_user(question)}],
+        }
+        return str(self.processor.apply_chat_template([*system, user], tokenize=False, add_generation_prompt=True))
+
+    def encode_completions(self, thoughts: list[str]) -> Completions:
+        """See :meth:`Policy.encode_completions`."""
+        texts = [self.prompt.render_completion(thought) for thought in thoughts]
+        rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in texts]
+        length = max(len(row) for row in rows)
+        ids = torch.full((len(rows), length), self._pad_id, dtype=torch.long)
+        mask = torch.zeros((len(rows), length), dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = True
+        truncated = torch.zeros(len(rows), dtype=torch.bool)
+        return Completions(ids, mask, texts, truncated).to(self.device)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def generate(self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> Completions:
+        """See :meth:`Policy.generate`."""
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        training = self.lm.training
+        self.lm.eval()
+        try:
+            sequences = self.lm.generate(
+                input_ids=prompts.input_ids,
+                attention_mask=prompts.attention_mask.long(),
+                **prompts.vision,
+                max_new_tokens=max_new_tokens,
+                min_new_tokens=1,
+                suppress_tokens=self._forbidden_ids(),
+                eos_token_id=self._eos_ids,
+                pad_token_id=self._pad_id,
+                use_cache=True,
+                **sampling,
+            )
+        finally:
+            self.lm.train(training)
+        return self._completions(sequences[:, prompts.input_ids.shape[1] :])
+
+    def _completions(self, ids: Tensor) -> Completions:
+        """Mask everything after the first end-of-sequence token and decode."""
+        ends = torch.isin(ids, torch.tensor(self._eos_ids, device=ids.device))
+        mask = (ends.cumsum(1) - ends.long()) == 0  # up to and including the first end
+        ids = ids.masked_fill(~mask, self._pad_id)
+        texts = [
+            self.tokenizer.decode([t for t in row[keep].tolist() if t not in self._eos_ids], skip_special_tokens=False)
+            for row, keep in zip(ids, mask, strict=True)
+        ]
+        return Completions(ids, mask, texts, truncated=~ends.any(1))
+
+    def forward(self, prompts: Prompts, completions: Completions) -> PolicyOutput:
+        """See :meth:`Policy.forward`."""
+        ids = torch.cat([prompts.input_ids, completions.ids], 1)  # (B, P + R)
+        attention = torch.cat([prompts.attention_mask, completions.mask], 1)
+        vision = {
+            # what the processor gives per prompt token (token types) has to cover the completion too: type 0 is text
+            key: nn.functional.pad(value, (0, completions.ids.shape[1])) if value.shape == prompts.input_ids.shape else value
+            for key, value in prompts.vision.items()
+        }
+        hidden = self.lm.model(input_ids=ids, attention_mask=attention.long(), use_cache=False, **vision).last_hidden_state
+        length = prompts.input_ids.shape[1]
+        in_completion = torch.cat([torch.zeros_like(prompts.attention_mask), completions.mask], 1)
+        return PolicyOutput(
+            hidden=hidden,
+            attention_mask=attention,
+            image_mask=(ids == self._image_id) & ~in_completion & attention,
+            completion_mask=in_completion,
+            token_mask=(ids == self.concentration_id) & in_completion,
+            prompt_length=length,
+        )
+
+    def completion_logits(self, output: PolicyOutput) -> Tensor:
+        """See :meth:`Policy.completion_logits`: position t predicts token t + 1, so the slice starts at P - 1."""
+        return self.lm.lm_head(output.hidden[:, output.prompt_length - 1 : -1])  # type: ignore[no-any-return]
+
+
+def _load_processor(source: str, min_pixels: int | None, max_pixels: int | None) -> Any:
+    from transformers import AutoProcessor
+
+    limits = {}
+    if min_pixels is not None:
+        limits["min_pixels"] = min_pixels
+    if max_pixels is not None:
+        limits["max_pixels"] = max_pixels
+    return AutoProcessor.from_pretrained(source, **limits)
+
+
+def _load_model(source: str, random_weights: bool, overrides: dict[str, Any], dtype: str, attention: str) -> Any:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(source)
+    _override(config, overrides, "config_overrides")
+    kind: Any = dtype if dtype == "auto" else getattr(torch, dtype)
+    if random_weights:
+        return AutoModelForImageTextToText.from_config(
+            config, dtype=torch.float32 if dtype == "auto" else kind, attn_implementation=attention
+        )
+    return AutoModelForImageTextToText.from_pretrained(source, config=config, dtype=kind, attn_implementation=attention)
+
+
+def _override(config: Any, overrides: dict[str, Any], where: str) -> None:
+    """Set configuration values in place; an unknown name is an error, since transformers would ignore it silently."""
+    for name, value in overrides.items():
+        if not hasattr(config, name):
+            raise ValueError(f"{where}.{name}: {type(config).__name__} has no such value; it would change nothing.")
+        if isinstance(value, dict) and not isinstance(getattr(config, name), dict):
+            _override(getattr(config, name), value, f"{where}.{name}")
+        else:
+            setattr(config, name, value)
