@@ -1,6 +1,7 @@
 """Image backbones: frames in, feature grids out."""
 
 from coprs_lightning.backbones.base import ImageBackbone
+from coprs_lightning.backbones.sam import SamBackbone, SamVisionOptions
 from coprs_lightning.backbones.timm import TimmBackbone
 
-__all__ = ["ImageBackbone", "TimmBackbone"]
+__all__ = ["ImageBackbone", "SamBackbone", "SamVisionOptions", "TimmBackbone"]

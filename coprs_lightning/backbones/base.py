@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from coprs_lightning.component import Component
+from coprs_lightning.component import Component, check_positive
 
 
 class ImageBackbone(Component, ABC):
@@ -28,6 +29,7 @@ class ImageBackbone(Component, ABC):
 
     def __init__(self, *, image_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_positive(self, image_size=image_size)
         self.image_size = image_size
 
     @abstractmethod
@@ -43,11 +45,16 @@ class ImageBackbone(Component, ABC):
         """
 
     def check_frames(self, frames: Tensor) -> None:
-        """Refuse frames of another size than the backbone was built for."""
+        """Refuse frames of another size than the backbone was built for, or ones that are normalised already."""
         size = self.image_size
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (3, size, size):
             raise ValueError(
                 f"{type(self).__name__} was built for frames of (B, 3, {size}, {size}) and got {tuple(frames.shape)}: "
                 "its features would not line up with the masks. Set model.backbone.init_args.image_size; "
                 "the datamodule follows it."
+            )
+        if frames.dtype != torch.uint8:
+            raise TypeError(
+                f"{type(self).__name__} normalises the pixels itself and takes uint8 frames, got {frames.dtype}: they "
+                "would be normalised twice. Give RGB values from 0 to 255."
             )

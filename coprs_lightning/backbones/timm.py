@@ -45,7 +45,10 @@ class TimmBackbone(ImageBackbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.encoder = _create(model_name, pretrained, out_index, self.image_size, model_kwargs or {})
+        own = _default_config(model_name)
+        # models whose position embedding has a fixed size must be told ours
+        sized = {"img_size": self.image_size} if own.fixed_input_size else {}
+        self.encoder = _create(model_name, pretrained, out_index, {**sized, **(model_kwargs or {})})
         self.stride = int(self.encoder.feature_info.reduction()[-1])
         self.feature_channels = int(self.encoder.feature_info.channels()[-1])
         if self.image_size % self.stride:
@@ -63,23 +66,22 @@ class TimmBackbone(ImageBackbone):
         grid = self.image_size // self.stride
         self.register_buffer("positions", sine_positions(position_channels, grid), persistent=False)
         self.positions: Tensor
-        own = self.encoder.pretrained_cfg
-        self.mean = tuple(mean or own["mean"])
-        self.std = tuple(std or own["std"])
+        self.mean = tuple(mean or own.mean)
+        self.std = tuple(std or own.std)
 
     def forward(self, frames: Tensor, valid_sizes: Tensor) -> Tensor:
         """See :meth:`ImageBackbone.forward`."""
         self.check_frames(frames)
         pixels = normalise(frames, valid_sizes, self.mean, self.std).to(next(self.encoder.parameters()).dtype)
         features = self.encoder(pixels)[-1]
-        if str(self.encoder.output_fmt) == "NHWC":
+        if getattr(self.encoder, "output_fmt", "NCHW") == "NHWC":  # not every timm wrapper tells; most are NCHW
             features = features.permute(0, 3, 1, 2)
         grid = self.image_size // self.stride
         if tuple(features.shape[1:]) != (self.feature_channels, grid, grid):
             raise ValueError(
-                f"TimmBackbone expected features of {(self.feature_channels, grid, grid)} from the model's feature_info and "
-                f"got {tuple(features.shape[1:])}. Choose another model.backbone.init_args.image_size (a multiple of the "
-                "model's window and stride) or out_index."
+                f"TimmBackbone expected features of {(self.feature_channels, grid, grid)} by the model's feature_info "
+                f"and got {tuple(features.shape[1:])}: heatmaps would not line up with the masks. Choose another "
+                "model.backbone.init_args.out_index, or an image_size that is a multiple of the model's windows."
             )
         if len(self.positions):
             positions = self.positions.to(features.dtype).expand(len(features), -1, -1, -1)
@@ -87,25 +89,36 @@ class TimmBackbone(ImageBackbone):
         return features
 
 
-def _create(name: str, pretrained: bool, out_index: int, image_size: int, model_kwargs: dict[str, Any]) -> Any:
-    """Build the timm model that gives one feature level."""
+def _default_config(name: str) -> Any:
+    """Timm's data configuration of a model (mean, std, whether its input size is fixed).
+
+    Raises:
+        ValueError: for a name that timm does not know, with close ones.
+    """
     import timm  # 2.5 s to import: only where it is used
+    from timm.models import PretrainedCfg
 
     try:
-        own = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:
-        own = None
-    if own is None or not timm.is_model(name):
-        known = timm.list_models() + timm.list_pretrained()
-        close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
-        raise ValueError(
-            f"timm {timm.__version__} has no model {name!r}. Close names: {', '.join(close) or 'none'}. "
-            "`timm.list_models('*part*')` lists all of them."
-        )
-    arguments = {"img_size": image_size} if own.fixed_input_size else {}
+        found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        if found is not None or timm.is_model(name):  # a user's own registered model may come without configuration
+            return found or PretrainedCfg()
+    except RuntimeError:  # known architecture, unknown tag of pretrained weights
+        pass
+    close = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=5, cutoff=0.4)
+    raise ValueError(
+        f"TimmBackbone.model_name: timm {timm.__version__} has no model {name!r}. Close names: "
+        f"{', '.join(close) or 'none'}. `timm.list_models('*part*')` lists all of them."
+    )
+
+
+def _create(name: str, pretrained: bool, out_index: int, arguments: dict[str, Any]) -> Any:
+    """Build the timm model that gives one feature level."""
+    import timm
+
     try:
-        return timm.create_model(
-            name, pretrained=pretrained, features_only=True, out_indices=(out_index,), **{**arguments, **model_kwargs}
-        )
+        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(out_index,), **arguments)
     except (AssertionError, IndexError) as error:
-        raise ValueError(f"{name} has no feature level {out_index} (TimmBackbone.out_index): {error}") from error
+        raise ValueError(
+            f"TimmBackbone.out_index: {name} has no feature level {out_index} ({error}). "
+            "Count from 0, or from -1 backwards."
+        ) from error

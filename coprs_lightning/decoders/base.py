@@ -41,7 +41,7 @@ class MaskDecoder(Component, ABC):
         """Refuse features of another size than declared, or a batch that does not match the heatmap's."""
         if features.shape[1] != self.in_channels or features.shape[0] != heatmap_logits.shape[0]:
             raise ValueError(
-                f"{type(self).__name__} was built for features (B, {self.in_channels}, h, w), got {tuple(features.shape)} "
-                f"with heatmap logits {tuple(heatmap_logits.shape)}. Leave model.decoder.init_args.in_channels out: it "
-                "follows the backbone."
+                f"{type(self).__name__} was built for features (B, {self.in_channels}, h, w), got "
+                f"{tuple(features.shape)} with heatmap logits {tuple(heatmap_logits.shape)}. Leave "
+                "model.decoder.init_args.in_channels out: it follows the backbone."
             )

@@ -46,7 +46,7 @@ class HeatmapHead(Component, ABC):
         """Refuse a query or features of another size than declared."""
         if query.shape[-1] != self.query_dim or features.shape[1] != self.in_channels:
             raise ValueError(
-                f"{type(self).__name__} was built for query_dim {self.query_dim} and in_channels {self.in_channels}, got "
-                f"a query of {query.shape[-1]} and features of {features.shape[1]}. Leave both out of "
+                f"{type(self).__name__} was built for query_dim {self.query_dim} and in_channels {self.in_channels}, "
+                f"got a query of {query.shape[-1]} and features of {features.shape[1]}. Leave both out of "
                 "model.heatmap_head.init_args: they follow the aggregator and the backbone."
             )

@@ -19,7 +19,7 @@ class CrossAttentionHead(HeatmapHead):
         num_heads: attention heads n.
         dim: width of all heads together; d = dim / num_heads.
         bias_init: first bias of the last convolution; below 0 the map starts slightly empty.
-        kwargs: ``query_dim``, ``in_channels``, ``upscale`` and what :class:`~coprs_lightning.component.Component` takes.
+        kwargs: see :class:`~coprs_lightning.heatmap_heads.base.HeatmapHead`.
 
     Raises:
         ValueError: when ``num_heads`` does not divide ``dim``.
@@ -37,9 +37,8 @@ class CrossAttentionHead(HeatmapHead):
         self.q_proj = nn.Linear(self.query_dim, dim, bias=False)
         self.k_proj = nn.Conv2d(self.in_channels, dim, 1, bias=False)
         self.fuser = self.build_fuser(num_heads)
-        last = self.fuser[-1]
-        assert isinstance(last, nn.Conv2d)
-        nn.init.constant_(last.bias, bias_init)  # type: ignore[arg-type]
+        last: Any = self.fuser[-1]
+        nn.init.constant_(last.bias, bias_init)
 
     @staticmethod
     def build_fuser(num_heads: int) -> nn.Sequential:
