@@ -80,8 +80,8 @@ class SamBackbone(ImageBackbone):
 def _check_grid(image_size: int, patch_size: int) -> None:
     if image_size % patch_size:
         raise ValueError(
-            f"SamBackbone.image_size {image_size} is no multiple of the patch size {patch_size}: the last patch would be "
-            f"cut. Use {max(1, image_size // patch_size) * patch_size}."
+            f"SamBackbone.image_size {image_size} is no multiple of the patch size {patch_size}: the last patch would "
+            f"be cut. Use {max(1, image_size // patch_size) * patch_size}."
         )
 
 
@@ -122,7 +122,8 @@ def _load(pretrained: str, image_size: int) -> Any:
     if bad:
         raise ValueError(
             f"SamBackbone.pretrained: {pretrained} lacks {len(bad)} weights of SAM's image encoder "
-            f"({', '.join(bad[:3])} …), which would stay random. Give the folder or hub id of a SamModel, such as facebook/sam-vit-huge."
+            f"({', '.join(bad[:3])} …), which would stay random. "
+            "Give the folder or hub id of a SamModel, such as facebook/sam-vit-huge."
         )
     _check_grid(image_size, int(model.config.patch_size))
     return model if image_size == model.config.image_size else _resized(model, image_size)

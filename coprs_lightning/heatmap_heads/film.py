@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from coprs_lightning.heatmap_heads.base import HeatmapHead
 
 
 class FiLMHead(HeatmapHead):
-    """x ← SiLU((1 + γ) · GroupNorm(Conv3×3(x)) + β), ``depth`` times, γ and β linear in the query; then a 1×1 convolution.
+    """x ← SiLU((1 + γ) · GroupNorm(Conv3×3(x)) + β), ``depth`` times, γ and β linear in the query; then Conv1×1.
 
     Args:
         dim: channels of every block.
@@ -28,8 +29,7 @@ class FiLMHead(HeatmapHead):
         self.depth = depth
         widths = [self.in_channels] + [dim] * depth
         self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1, bias=False)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairwise(widths)
         )
         # without an affine map of its own: γ and β are that map
         self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(32, dim), dim, affine=False) for _ in range(depth))
