@@ -104,7 +104,9 @@ def _default_config(name: str) -> Any:
             return found or PretrainedCfg()
     except RuntimeError:  # known architecture, unknown tag of pretrained weights
         pass
-    close = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=5, cutoff=0.4)
+    architecture = name.split(".")[0]
+    known = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else timm.list_models()
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
     raise ValueError(
         f"TimmBackbone.model_name: timm {timm.__version__} has no model {name!r}. Close names: "
         f"{', '.join(close) or 'none'}. `timm.list_models('*part*')` lists all of them."

@@ -42,9 +42,8 @@ class FiLMHead(HeatmapHead):
         """See :meth:`HeatmapHead.forward`."""
         self.check_inputs(query, features)
         batch, count = query.shape[:2]
-        film = (
-            self.film(query).flatten(0, 1).unflatten(-1, (self.depth, 2, -1))[..., None, None]
-        )  # (BK, depth, 2, dim, 1, 1)
+        film = self.film(query).flatten(0, 1)[..., None, None]
+        film = film.unflatten(1, (self.depth, 2, -1))  # (B·K, depth, 2, dim, 1, 1)
         x = features
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x))
