@@ -174,6 +174,7 @@ def policy_output(hidden_size: int) -> PolicyOutput:
     attention[2, 9:] = False
     image = torch.zeros_like(attention)
     image[:, 2:4] = True
+    image[0, 1] = True  # padding, whatever the policy says about it
     completion = torch.zeros_like(attention)
     completion[:, 5:] = True
     completion &= attention

@@ -1,4 +1,4 @@
-"""The paper's heatmap head: multi-head query-key logits, fused over the heads (paper section 3, ``paper.md`` 1.2)."""
+"""The paper's heatmap head: multi-head query-key logits, fused over the heads (paper section 3)."""
 
 from __future__ import annotations
 

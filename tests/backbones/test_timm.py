@@ -127,7 +127,7 @@ def test_position_channels_that_are_no_multiple_of_four_are_refused(channels):
 def test_features_of_an_undeclared_size_are_refused():
     backbone = TimmBackbone(**CONV, image_size=64)
     backbone.feature_channels += 1
-    with pytest.raises(ValueError, match="expected features of .* by the model's feature_info and got"):
+    with pytest.raises(ValueError, match=r"expected features of .* by the model's feature_info and got"):
         backbone(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.tensor([[64, 64]]))
 
 
