@@ -70,7 +70,8 @@ class SegmentationBatch(_Movable):
         frames: (B, 3, S, S) uint8 RGB frames; the backbone normalises them itself.
         valid_sizes: (B, 2) int64, height and width in pixels of the part of each frame that is image.
         questions: B questions.
-        masks: (B, 1, S, S) float32 in {0, 1}, the ground truth in frame geometry.
+        masks: (B, 1, S, S) float32 in [0, 1], the ground truth in frame geometry: resized antialiased and not
+            thresholded, so that its border is soft.
         original_masks: B tensors (H_i, W_i) bool, the ground truth at original resolution.
         original_ignores: B tensors (H_i, W_i) bool or ``None``.
         reasonings: B written chains of thought or ``None``.

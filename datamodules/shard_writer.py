@@ -23,6 +23,8 @@ from datamodules.records import ImageRecord
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
 IMAGE_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+UNSUPPORTED_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+"""PIL modes above 8 bits a channel: turning them into RGB would clip them to white without a word."""
 MAX_OPEN_SHARDS = 512
 
 
@@ -236,9 +238,11 @@ def _check_image(record: ImageRecord, image_bytes: bytes, extension: str) -> Non
         raise ValueError(f"{where}: image extension {extension!r} is none of {', '.join(IMAGE_FORMATS)}.")
     try:
         with Image.open(io.BytesIO(image_bytes), formats=[IMAGE_FORMATS[extension]]) as image:
-            width, height = image.size
+            (width, height), mode = image.size, image.mode
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where}: the image bytes are no readable {extension}: {error}") from error
+    if mode in UNSUPPORTED_MODES:
+        raise ValueError(f"{where}: image mode {mode} has more than 8 bits a channel; convert it to 8 bits first.")
     if (height, width) != (record.height, record.width):
         raise ValueError(
             f"{where}: the image is {height} × {width} pixels but the record says {record.height} × {record.width} "
