@@ -1,0 +1,51 @@
+"""A map over processes that keeps the order and never runs far ahead of the one who takes the results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from datamodules.convert.errors import BadSourceError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_AHEAD = 8
+"""Results a worker may wait with: images in memory are bounded by workers × this."""
+
+
+def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+    """``map(function, jobs)`` in ``workers`` processes; the results come in the order of the jobs.
+
+    Raises:
+        BadSourceError: a worker process died.
+    """
+    if workers == 1:
+        yield from map(function, jobs)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(function, job))
+                if len(waiting) >= workers * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise BadSourceError(
+                f"one of the {workers} worker processes died, most often for want of memory. Use fewer --workers."
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # workers share the cores already

@@ -1,0 +1,146 @@
+"""The files of a REFER root (RefCOCO and its relatives): where they are, and their content checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.convert.errors import BadItemError, BadSourceError
+from datamodules.convert.json_files import read_json
+from datamodules.convert.restricted_pickle import load_plain_pickle
+
+_SPLIT = re.compile(r"[A-Za-z0-9_-]{1,50}")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One referred object.
+
+    Attributes:
+        ref_id: unique inside its file.
+        ann_id: key of its annotation in ``instances.json``.
+        image_id: key of its image there.
+        split: split value as the file has it.
+        sentences: the cleaned sentences (``sent``) in order, empty ones left out.
+    """
+
+    ref_id: int
+    ann_id: int
+    image_id: int
+    split: str
+    sentences: list[str]
+
+
+@dataclass
+class ReferFiles:
+    """The content of ``refs(<split_by>).p`` and ``instances.json``.
+
+    Attributes:
+        refs: well-formed refs in the file's order.
+        problems: refs that are malformed.
+        images: ``images`` entries by id.
+        annotations: ``annotations`` entries by id.
+    """
+
+    refs: list[Ref]
+    problems: dict[str, list[BadItemError]] = field(default_factory=dict)
+    images: dict[int, dict[str, Any]] = field(default_factory=dict)
+    annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> list[str]:
+        """The split values that occur."""
+        return sorted({ref.split for ref in self.refs} | set(self.problems))
+
+
+def read_refer(root: Path, dataset: str, split_by: str) -> ReferFiles:
+    """Read ``<root>/<dataset>/refs(<split_by>).p`` (or ``.json``) and ``<root>/<dataset>/instances.json``.
+
+    Raises:
+        BadSourceError: a file or folder is missing (with what is there instead), unreadable, or no REFER data.
+    """
+    folder = root / dataset
+    if not folder.is_dir():
+        found = sorted(path.parent.name for path in root.glob("*/instances.json")) if root.is_dir() else []
+        raise BadSourceError(
+            f"--input {root} has no folder {dataset}. Expected the REFER layout {root}/{dataset}/instances.json; "
+            f"datasets there: {', '.join(found) or 'none'}."
+        )
+    refs_path = _refs_path(folder, split_by)
+    instances = folder / "instances.json"
+    if not instances.is_file():
+        raise BadSourceError(
+            f"{instances} is missing. REFER keeps the masks of {refs_path.name} in it; it comes with the same download."
+        )
+    files = read_refs(refs_path)
+    try:
+        content = read_json(instances)
+    except (OSError, ValueError) as error:
+        raise BadSourceError(str(error)) from error
+    files.images = _by_id(content, "images", instances)
+    files.annotations = _by_id(content, "annotations", instances)
+    return files
+
+
+def _refs_path(folder: Path, split_by: str) -> Path:
+    for suffix in (".p", ".json"):
+        path = folder / f"refs({split_by}){suffix}"
+        if path.is_file():
+            return path
+    found = sorted(path.stem[5:-1] for path in folder.glob("refs(*).*"))
+    raise BadSourceError(f"{folder} has no refs({split_by}).p. --split-by values there: {', '.join(found) or 'none'}.")
+
+
+def read_refs(path: Path) -> ReferFiles:
+    """Read a refs file alone.
+
+    Raises:
+        BadSourceError: unreadable, or no list of refs.
+    """
+    try:
+        content = read_json(path) if path.suffix == ".json" else load_plain_pickle(path)
+    except (OSError, ValueError) as error:
+        raise BadSourceError(str(error)) from error
+    if not isinstance(content, list) or not content:
+        found = "an empty list" if isinstance(content, list) else type(content).__name__
+        raise BadSourceError(f"{path}: expected a list of refs, got {found}.")
+    files = ReferFiles([])
+    for place, item in enumerate(content):
+        if not isinstance(item, dict) or not isinstance(item.get("split"), str):
+            raise BadSourceError(f"{path}: entry {place} is no ref: expected a dict with a string 'split'.")
+        if not _SPLIT.fullmatch(item["split"]):  # it becomes the name of a folder
+            raise BadSourceError(f"{path}: entry {place} has the split {item['split']!r}, expected letters and digits.")
+        try:
+            files.refs.append(_parse_ref(item, place))
+        except BadItemError as error:
+            files.problems.setdefault(item["split"], []).append(error)
+    return files
+
+
+def _parse_ref(item: Any, place: int) -> Ref:
+    where = f"ref {item.get('ref_id', f'at place {place}')!s}"
+    for name in ("ref_id", "ann_id", "image_id"):
+        if type(item.get(name)) is not int:
+            hint = "; lists of annotations belong to gRefCOCO" if isinstance(item.get(name), list) else ""
+            raise BadItemError("malformed ref", f"{where}: {name} must be an integer, got {item.get(name)!r}{hint}")
+    if not isinstance(item.get("sentences"), list):
+        raise BadItemError("malformed ref", f"{where}: 'sentences' must be a list")
+    sentences = []
+    for number, sentence in enumerate(item["sentences"]):
+        text = sentence.get("sent") if isinstance(sentence, dict) else None
+        if not isinstance(text, str):
+            raise BadItemError("malformed ref", f"{where}: sentence {number} has no string 'sent'")
+        sentences.append(text.strip())
+    return Ref(item["ref_id"], item["ann_id"], item["image_id"], item["split"], [text for text in sentences if text])
+
+
+def _by_id(content: Any, name: str, path: Path) -> dict[int, dict[str, Any]]:
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise BadSourceError(f"{path}: expected COCO's form, an object with a list {name!r}.")
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int:
+            raise BadSourceError(f"{path}: {name}[{place}] is no object with an integer 'id'.")
+    return {entry["id"]: entry for entry in entries}
