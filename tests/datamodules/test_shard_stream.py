@@ -70,6 +70,14 @@ def test_order_is_a_function_of_seed_and_epoch(split):
     assert epoch(loader(split, shuffle_buffer=1), 0) != orders[0]
 
 
+def test_a_single_shard_is_shuffled_anew_each_epoch(tmp_path):
+    made = loader(make_split(tmp_path / "s", 12), batch_size=12)
+    orders = [epoch(made, number)[0] for number in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    assert orders[0] != sorted(orders[0])
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 def test_the_epoch_reaches_workers(split, persistent):
     made = loader(split, workers=2, persistent=persistent)
