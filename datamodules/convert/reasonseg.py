@@ -19,7 +19,6 @@ Texts = Literal["all", "first"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SOURCE = "ReasonSeg or data in its format (LISA JSON)"
-LICENCE = "not stated by the source"
 
 
 @dataclass(frozen=True)

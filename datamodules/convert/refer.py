@@ -14,9 +14,6 @@ from datamodules.convert.refer_images import ReferJob
 from datamodules.convert.refer_photos import PhotoFinder
 from datamodules.convert.split import SplitPlan
 
-LICENCE = (
-    "COCO annotations CC BY 4.0; photos under the licences of their Flickr pages; licence of the expressions not stated"
-)
 TRAIN = "train"
 _SHOWN = 5
 

@@ -38,16 +38,19 @@ def add_write_arguments(parser: argparse.ArgumentParser, licence: str) -> None:
     parser.add_argument(
         "--shards",
         type=positive,
-        help="shards of each split, at least ranks × loader workers (default: 1 per 256 images)",
+        help="shards a split, at least ranks × loader workers (default: 1 per 256 images)",
     )
-    parser.add_argument("--workers", type=positive, default=1, help="processes; the result does not depend on it")
     parser.add_argument(
-        "--licence", default=licence, help="licence of the data, kept in index.json (default: %(default)s)"
+        "--workers", type=positive, metavar="N", default=1, help="processes; the result does not depend on it"
+    )
+    parser.add_argument(
+        "--licence", default=licence, metavar="TEXT", help="of the data, kept in index.json (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     parser.add_argument(
         "--max-skipped",
         type=fraction,
+        metavar="SHARE",
         default=0.0,
         help="share of broken items to leave out before the conversion fails (default: %(default)s)",
     )
@@ -97,9 +100,7 @@ def print_summaries(summaries: Sequence[SplitSummary], output: Path) -> None:
         table.add_row(label, *(f"{getattr(summary, label):,}" for summary in summaries))
     table.add_row("size", *(_size(summary.bytes) for summary in summaries))
     for quantile in _QUANTILES:
-        table.add_row(
-            f"mask area, % of the image: {quantile} % quantile", *(_area(item, quantile) for item in summaries)
-        )
+        table.add_row(f"mask area, % of image: {quantile} % quantile", *(_area(item, quantile) for item in summaries))
     for reason in dict.fromkeys(reason for summary in summaries for reason in summary.skipped):
         table.add_row(f"skipped: {reason}", *(f"{len(item.skipped.get(reason, ())):,}" for item in summaries))
     for note in dict.fromkeys(note for summary in summaries for note in summary.notes):

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("sheet.png"),
         metavar="FILE",
-        help="the contact sheet (default: %(default)s)",
+        help="contact sheet (default: %(default)s)",
     )
     parser.add_argument(
         "--num", type=positive, default=16, help="targets on the sheet, chosen at random (default: %(default)s)"

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-missing",
         type=fraction,
+        metavar="SHARE",
         default=0.0,
         help="share of the photos that may be missing; their refs are left out (default: %(default)s)",
     )
@@ -67,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_write_arguments(
         parser,
-        licence="COCO annotations CC BY 4.0; photos under the licences of their Flickr pages; licence of the expressions "
-        "not stated",
+        licence="COCO annotations CC BY 4.0; photos under the licences of their Flickr pages; licence of the "
+        "expressions not stated",
     )
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=int,
             default=images,
             metavar="N",
-            help=f"images: {what}; 0 for none (default: %(default)s)",
+            help=f"images: {what} (default: %(default)s)",
         )
     parser.add_argument("--questions-per-image", type=positive, default=4, help="default: %(default)s")
     parser.add_argument("--image-size", type=positive, default=128, help="longer side in pixels (default: %(default)s)")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shards",
         type=positive,
         default=8,
-        help="of each split, at least ranks × loader workers (default: %(default)s)",
+        help="a split, at least ranks × loader workers (default: %(default)s)",
     )
     parser.add_argument("--workers", type=positive, default=1, help="processes; the result does not depend on it")
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
