@@ -21,6 +21,9 @@ from coprs_lightning.spec import Recorded, build
 from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
 
 SPEC_KEY = "coprs_spec"
+DATA_SPEC_KEY = "coprs_data_spec"
+
+_GROUP_OPTIONS = ("initial_lr", "max_lr", "min_lr", "betas", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -178,13 +181,37 @@ class CoprsModule(Recorded, pl.LightningModule):
             final_div_factor=options.final_divisor / options.start_divisor,
             cycle_momentum=False,
         )
+        self._configured = [{key: group[key] for key in _GROUP_OPTIONS} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """After resuming: rates and schedule are the configured ones; of the checkpoint's only the step counts remain.
+
+        Torch restores options together with the optimizer's moments, so a checkpoint would win over a changed option.
+        """
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR) or scheduler.last_epoch == 0:
+            return
+        for group, options in zip(scheduler.optimizer.param_groups, self._configured, strict=True):
+            group.update(options)
+        if scheduler.last_epoch < scheduler.total_steps:
+            scheduler.last_epoch -= 1
+            scheduler.step()  # the rate of this step, by the configured schedule
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the plain-data spec that rebuilds the model without a config."""
+        """Add the plain-data specs that rebuild the model, and the datamodule it saw, without a config."""
         checkpoint[SPEC_KEY] = self.spec
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, Recorded):
+            checkpoint[DATA_SPEC_KEY] = datamodule.spec
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the length of the schedule out: it follows from the trainer's options, so that a run can be extended."""
+        for state in checkpoint.get("lr_schedulers", []):
+            for key in ("total_steps", "_schedule_phases"):
+                state.pop(key, None)
 
     def _load_weights(self, path: str) -> None:
         self.load_state_dict(read_checkpoint(path)["state_dict"])

@@ -1,0 +1,155 @@
+"""Checkpoints on the command line: run folders, defaults of the parts, differences.
+
+A checkpoint gives the *defaults* of ``model`` and ``data``; configs and flags stand above them. Nothing in a checkpoint
+ever replaces what the user wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coprs_lightning.commands import CommandError
+from coprs_lightning.module import DATA_SPEC_KEY, SPEC_KEY
+
+_SHOWN_DIFFERENCES = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint file.
+
+    Attributes:
+        path: the file.
+        kind: how it was chosen (``best``, ``last``, ``newest``), ``""`` where the user named the file itself.
+    """
+
+    path: Path
+    kind: str = ""
+
+
+def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
+    """The checkpoint file that a path means.
+
+    Args:
+        path: a checkpoint file; or the folder of a run, or of its checkpoints.
+        prefer: ``best`` (by the run's monitored metric) or ``last``, for folders.
+
+    Raises:
+        CommandError: where there is none.
+    """
+    given = Path(path)
+    if given.is_file():
+        return Found(given)
+    if not given.is_dir():
+        raise CommandError(f"there is no checkpoint {given}. Give a .ckpt file, or the folder of a run of `coprs fit`.")
+    folder = _newest_attempt(given)
+    files = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime) if folder else []
+    if not files:
+        raise CommandError(
+            f"{given} holds no checkpoint (looked for checkpoints/*.ckpt). Give the folder of a run of `coprs fit` "
+            "that has saved one, or a .ckpt file."
+        )
+    last = [file for file in files if file.stem.split("-v")[0] == "last"]
+    newest = Found(last[-1], "last") if last else Found(files[-1], "newest")
+    if prefer == "best":
+        best = _best(newest.path)
+        if best is not None:
+            return Found(best, "best")
+    return newest
+
+
+def _newest_attempt(folder: Path) -> Path | None:
+    """The folder itself where it holds checkpoints, else the ``checkpoints`` folder last written in."""
+    if any(folder.glob("*.ckpt")):
+        return folder
+    attempts = [inner for inner in folder.glob("checkpoints*") if any(inner.glob("*.ckpt"))]
+    return max(attempts, key=lambda inner: max(f.stat().st_mtime for f in inner.glob("*.ckpt")), default=None)
+
+
+def _best(newest: Path) -> Path | None:
+    """The best checkpoint by the newest one's record; by file name, since runs get moved."""
+    for name, state in read_header(newest).get("callbacks", {}).items():
+        if name.startswith("ModelCheckpoint") and state.get("best_model_path"):
+            best = newest.with_name(Path(state["best_model_path"]).name)
+            if best.is_file():
+                return best
+    return None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself; its tensors stay on disk.
+
+    Raises:
+        CommandError: for a file that is no checkpoint of this project, or that holds more than data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise CommandError(
+            f"{path} cannot be read as a checkpoint (truncated, of another program, or it holds code): "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    if not isinstance(content, dict) or SPEC_KEY not in content:
+        raise CommandError(f"{path} is no coprs checkpoint: it has no {SPEC_KEY!r}. It was written by another program.")
+    return content
+
+
+def specs(header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """``model`` and ``data`` of a checkpoint as specs; ``data`` is missing where its datamodule recorded none."""
+    found = {"model": header[SPEC_KEY], "data": header.get(DATA_SPEC_KEY)}
+    return {section: spec for section, spec in found.items() if spec is not None}
+
+
+def as_defaults(found: dict[str, dict[str, Any]], link_targets: dict[str, str]) -> dict[str, Any]:
+    """Specs as defaults of the command line: the model's options, the datamodule as a class; without link targets."""
+    content = {"model": found["model"]["init_args"]}
+    if "data" in found:
+        content["data"] = found["data"]
+    kept: dict[str, Any] = _without("", content, set(link_targets))
+    return kept
+
+
+def _without(path: str, content: Any, targets: set[str]) -> Any:
+    if not isinstance(content, dict):
+        return content
+    inner = {key: f"{path}.{key}" if path else key for key in content}
+    return {key: _without(inner[key], value, targets) for key, value in content.items() if inner[key] not in targets}
+
+
+def drop_swapped(defaults: dict[str, Any], classes: dict[str, str]) -> dict[str, Any]:
+    """Forget a default part where the user chose another class: nothing of it may leak into the new one.
+
+    Args:
+        defaults: nested defaults, see :func:`as_defaults`.
+        classes: class paths that the user gave, by slot path.
+    """
+
+    def walk(path: str, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        if path in classes and content.get("class_path") not in (None, classes[path]):
+            return {"class_path": classes[path]}
+        return {key: walk(f"{path}.{key}" if path else key, value) for key, value in content.items()}
+
+    kept: dict[str, Any] = walk("", defaults)
+    return kept
+
+
+def differences(old: Any, new: Any, path: str = "model") -> list[str]:
+    """Options in which two specs differ, as ``path: new now, old in the checkpoint``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*old, *new])
+        return [line for name in names for line in differences(old.get(name), new.get(name), f"{path}.{name}")]
+    return [] if old == new else [f"{path}: {new!r} now, {old!r} in the checkpoint"]
+
+
+def listed(lines: list[str]) -> str:
+    """Lines below a message, the first few of them."""
+    shown = lines[:_SHOWN_DIFFERENCES]
+    if len(lines) > len(shown):
+        shown = [*shown, f"… and {len(lines) - len(shown)} more"]
+    return "".join(f"\n  {line}" for line in shown)

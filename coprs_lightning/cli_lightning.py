@@ -1,0 +1,244 @@
+"""`coprs fit | validate | test | predict`: LightningCLI with derived sizes, checkpoint defaults and readable errors."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import pkgutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
+
+import callbacks
+
+# imported so that their classes can be named in short: `class_path: FiLMHead`
+import datamodules.shard_datamodule  # noqa: F401
+from coprs_lightning import cli_checkpoint, cli_configs
+from coprs_lightning.cli_check import Checker, Setting, from_flag, refuse_ignored
+from coprs_lightning.cli_errors import note
+from coprs_lightning.cli_run import RunFolder, default_loggers, default_root
+from coprs_lightning.cli_schema import Parameter, parameters
+from coprs_lightning.commands import CommandError, UsageError
+from coprs_lightning.importing import allowed_packages, import_class
+from coprs_lightning.module import CoprsModule
+from coprs_lightning.spec import class_path
+
+LINKS = {
+    "model.aggregator.init_args.hidden_size": "model.policy.hidden_size",
+    "model.heatmap_head.init_args.query_dim": "model.aggregator.query_dim",
+    "model.heatmap_head.init_args.in_channels": "model.backbone.out_channels",
+    "model.decoder.init_args.in_channels": "model.backbone.out_channels",
+    "data.init_args.image_size": "model.backbone.image_size",
+}
+"""Sizes that nobody types: full path of the option → where it is read from, once that part is built."""
+
+CALLBACKS: dict[str, dict[str, Any]] = {
+    "checkpoint": {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {
+            "monitor": "val/giou",
+            "mode": "max",
+            "save_last": True,
+            "filename": "step={step}-giou={val/giou:.4f}",
+            "auto_insert_metric_name": False,
+        },
+    },
+    "iou": {"class_path": "callbacks.iou.IoUMetrics"},
+    "nan_guard": {"class_path": "callbacks.nan_guard.NaNGuard"},
+}
+"""Callbacks that every run has, in sections of their own so that no list in an overlay can drop them."""
+
+
+class CoprsCLI(LightningCLI):
+    """LightningCLI over :class:`CoprsModule` with an open datamodule."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Default callbacks and links."""
+        for name, spec in CALLBACKS.items():
+            cls = import_class(spec["class_path"])
+            about = f"{_summary(cls)} Part of every run; null turns it off."
+            parser.add_argument(f"--callbacks.{name}", type=cls | None, default=spec, help=about)
+        for target, source in LINKS.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse with the checkpoint's parts as defaults; explain mistakes.
+
+        Raises:
+            UsageError: for whatever cannot be understood.
+        """
+        command, words = args[0], args[1:]
+        self._subcommand_parsers[command].set_defaults({"weights_only": True})
+        cli_configs.check_order(words)
+        words = self._resolve_checkpoint(command, cli_configs.resolve_names(words))
+        checker = self._check(command, words)
+        try:
+            self.config = parser.parse_args([command, *words])
+        except ArgumentError as error:
+            raise UsageError(checker.problem() or _shortened(error)) from error
+        except OmegaConfBaseException as error:
+            raise UsageError(
+                f"an interpolation `${{…}}` in a config cannot be resolved: {_first_line(error)}"
+            ) from error
+        refuse_ignored(checker)
+        for text in checker.notes:
+            note(text)
+
+    def _resolve_checkpoint(self, command: str, words: list[str]) -> list[str]:
+        """Turn a run folder given as ``--ckpt_path`` into a file, and say which."""
+        self.checkpoint_specs: dict[str, dict[str, Any]] = {}
+        resolved: list[str] = []
+        for option in cli_configs.options(words):
+            if option.name == "--ckpt_path" and option.value and option.value not in ("best", "last", "hpc", "null"):
+                found = cli_checkpoint.find_checkpoint(option.value, prefer="last" if command == "fit" else "best")
+                if found.kind:
+                    note(f"using the {found.kind} checkpoint of {option.value}: {found.path}")
+                self.checkpoint_specs = cli_checkpoint.specs(cli_checkpoint.read_header(found.path))
+                option = cli_configs.Option(option.name, str(found.path), option.joined)
+            resolved += option.words()
+        return resolved
+
+    def _check(self, command: str, words: list[str]) -> Checker:
+        """Walk what was given, and set the checkpoint's parts as defaults."""
+        checker = Checker(_sections(command), LINKS)
+        settings = []
+        for option in cli_configs.options(words):
+            if option.name in cli_configs.CONFIG_OPTIONS and option.value:
+                content = cli_configs.load_yaml(option.value)
+                settings.append(Setting(option.value, content, Path(option.value).parent))
+            elif option.name.startswith("--") and not _only_prints(option.name):
+                settings.append(from_flag(option.name, option.value))
+        if self.checkpoint_specs:
+            defaults = cli_checkpoint.as_defaults(self.checkpoint_specs, LINKS)
+            given = Checker(_sections(command), LINKS)
+            for setting in settings:
+                given.take(setting)
+            chosen = {path: class_path(cls) for path, cls in given.classes.items()}
+            defaults = cli_checkpoint.drop_swapped(defaults, chosen)
+            checker.take(Setting("the checkpoint", defaults))
+            self._subcommand_parsers[command].set_defaults(_flattened(defaults))
+        for setting in settings:
+            checker.take(setting)
+        return checker
+
+    def _parse_ckpt_path(self) -> None:
+        """Switch Lightning's own reading of checkpoints off: it puts their values above configs and flags."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer with the run's folder, default loggers and default callbacks."""
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        config["default_root_dir"] = str(config["default_root_dir"] or default_root(str(self.subcommand)))
+        if config["logger"] in (None, True) and not config["fast_dev_run"]:
+            config["logger"] = default_loggers(config["default_root_dir"])
+        return self._instantiate_trainer(config, self._default_callbacks(config))
+
+    def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
+        section = self._get(self.config_init, "callbacks", default=Namespace())
+        found = [callback for callback in section.as_dict().values() if callback is not None]
+        saves = self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["barebones"]
+        return [callback for callback in found if saves or not isinstance(callback, pl.callbacks.Checkpoint)]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; where weights do not fit, say which option differs from the checkpoint's."""
+        changed = []
+        if "model" in self.checkpoint_specs:
+            changed = cli_checkpoint.differences(
+                self.checkpoint_specs["model"]["init_args"], self.model.spec["init_args"]
+            )
+            if changed:
+                note(f"these options differ from the checkpoint's:{cli_checkpoint.listed(changed)}")
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if not changed or "Error(s) in loading state_dict" not in str(error):
+                raise
+            raise CommandError(
+                "the checkpoint's weights do not fit this model. These options differ from the checkpoint's:"
+                f"{cli_checkpoint.listed(changed)}\nLeave them out to take the checkpoint's. Lightning's own words: "
+                f"{' '.join(str(error).split())[:300]} …"
+            ) from error
+
+
+def run(words: list[str]) -> CoprsCLI:
+    """Run one of Lightning's commands.
+
+    Args:
+        words: command and options, ``["fit", "--config", "quickstart.yaml"]``.
+
+    Raises:
+        UsageError: for a command line or config that cannot be understood.
+        CommandError: for a checkpoint that cannot be used.
+    """
+    _quieten()
+    for module in pkgutil.iter_modules(callbacks.__path__, "callbacks."):
+        importlib.import_module(module.name)
+    set_parsing_settings(
+        omegaconf_absolute_to_relative_paths=True,
+        import_path_denylist=["*"],
+        import_path_allowlist=list(allowed_packages()),
+    )
+    return CoprsCLI(
+        CoprsModule,
+        pl.LightningDataModule,
+        subclass_mode_data=True,
+        save_config_callback=RunFolder,
+        seed_everything_default=1,
+        auto_configure_optimizers=False,
+        parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False, "prog": "coprs"},
+        args=words,
+    )
+
+
+def _quieten() -> None:
+    """Keep advertisements and a library's own deprecations off the terminal."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+    warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "\N{ELECTRIC LIGHT BULB} Tip" not in record.getMessage()
+
+
+def _sections(command: str) -> dict[str, Any]:
+    """What may stand at the top of a config, for :class:`Checker`."""
+    skipped = {*LightningCLI.subcommands()[command], "self"}
+    own = {name: option for name, option in parameters(getattr(pl.Trainer, command)).items() if name not in skipped}
+    slots = {name: Parameter(import_class(spec["class_path"]) | None, False) for name, spec in CALLBACKS.items()}
+    return {
+        "seed_everything": Parameter(bool | int, False),
+        "trainer": parameters(pl.Trainer),
+        "model": parameters(CoprsModule),
+        "data": Parameter(pl.LightningDataModule, True),
+        "callbacks": slots,
+        **own,
+    }
+
+
+def _flattened(defaults: dict[str, Any]) -> dict[str, Any]:
+    model = {f"model.{name}": value for name, value in defaults["model"].items()}
+    return {**model, **({"data": defaults["data"]} if "data" in defaults else {})}
+
+
+def _only_prints(name: str) -> bool:
+    return name == "--help" or name.endswith(".help") or name.startswith("--print_config")
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _shortened(error: ArgumentError) -> str:
+    """Jsonargparse's own words on a few lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:6])
