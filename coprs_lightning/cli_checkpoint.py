@@ -6,6 +6,7 @@ ever replaces what the user wrote.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,13 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         CommandError: for a file that is no checkpoint of this project, or that holds more than data.
     """
+    if not zipfile.is_zipfile(path):
+        raise CommandError(f"{path} is no checkpoint, or a truncated one. Give a .ckpt file written by `coprs fit`.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise CommandError(
-            f"{path} cannot be read as a checkpoint (truncated, of another program, or it holds code): "
+            f"{path} cannot be read as a checkpoint (damaged, of another program, or it holds code): "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     if not isinstance(content, dict) or SPEC_KEY not in content:

@@ -23,6 +23,11 @@ def shipped_configs() -> Path:
     return Path(coprs_lightning.__file__).resolve().parent.parent / "configs"
 
 
+def shipped_names() -> list[str]:
+    """The shipped configs that stand on their own, by file name; groups and overlays are in folders."""
+    return sorted(path.name for path in shipped_configs().glob("*.yaml"))
+
+
 def is_config_name(value: Any) -> bool:
     """Whether a value names a YAML file."""
     return isinstance(value, str) and value.endswith(_SUFFIXES)
@@ -80,6 +85,8 @@ def resolve_names(words: list[str]) -> list[str]:
     resolved: list[str] = []
     for option in options(words):
         value = option.value
+        if value is None and option.name in CONFIG_OPTIONS:
+            raise UsageError(f"{option.name} needs a file; shipped ones: {', '.join(shipped_names())}.")
         if value is not None and (option.name in CONFIG_OPTIONS or is_config_name(value)):
             value = find_config(value)
         resolved += Option(option.name, value, option.joined).words()

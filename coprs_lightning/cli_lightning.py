@@ -61,12 +61,18 @@ class CoprsCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Default callbacks and links."""
+        group = parser.add_argument_group("Callbacks of every run; null turns one off, trainer.callbacks adds others")
         for name, spec in CALLBACKS.items():
             cls = import_class(spec["class_path"])
-            about = f"{_summary(cls)} Part of every run; null turns it off."
-            parser.add_argument(f"--callbacks.{name}", type=cls | None, default=spec, help=about)
+            group.add_argument(f"--callbacks.{name}", type=cls | None, default=spec, help=_summary(cls))
         for target, source in LINKS.items():
             parser.link_arguments(source, target, apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Lightning's parser under a usage of one line: its own lists every option and buries the help."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.usage = f"coprs {subcommand} --config FILE [--config OVERLAY …] [--OPTION VALUE …]"
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse with the checkpoint's parts as defaults; explain mistakes.
@@ -82,7 +88,9 @@ class CoprsCLI(LightningCLI):
         try:
             self.config = parser.parse_args([command, *words])
         except ArgumentError as error:
-            raise UsageError(checker.problem() or _shortened(error)) from error
+            bare = not self.checkpoint_specs and not set(cli_configs.CONFIG_OPTIONS) & set(words)
+            hint = _no_config(command) if bare else ""
+            raise UsageError(hint + (checker.problem() or _shortened(error))) from error
         except OmegaConfBaseException as error:
             raise UsageError(
                 f"an interpolation `${{…}}` in a config cannot be resolved: {_first_line(error)}"
@@ -108,6 +116,7 @@ class CoprsCLI(LightningCLI):
     def _check(self, command: str, words: list[str]) -> Checker:
         """Walk what was given, and set the checkpoint's parts as defaults."""
         checker = Checker(_sections(command), LINKS)
+        checker.take(Setting("the defaults", {"callbacks": CALLBACKS}))
         settings = []
         for option in cli_configs.options(words):
             if option.name in cli_configs.CONFIG_OPTIONS and option.value:
@@ -230,8 +239,13 @@ def _only_prints(name: str) -> bool:
     return name == "--help" or name.endswith(".help") or name.startswith("--print_config")
 
 
+def _no_config(command: str) -> str:
+    resume = "" if command == "fit" else f", or a run: coprs {command} --ckpt_path RUN"
+    return f"`coprs {command}` needs a --config ({', '.join(cli_configs.shipped_names())} are shipped){resume}.\n  "
+
+
 def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+    return " ".join((inspect.getdoc(cls) or "").split()).split(". ")[0].rstrip(".") + "."
 
 
 def _first_line(error: BaseException) -> str:

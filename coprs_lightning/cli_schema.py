@@ -14,6 +14,7 @@ from typing import Any
 from coprs_lightning.importing import allowed_packages, check_allowed, import_class
 
 _SHOWN_CHOICES = 16
+_LIGHTNING_BASES = ("Callback", "LightningDataModule")  # not abstract, but of no use by themselves
 _PLAIN_MODULES = ("builtins", "types", "pathlib", "datetime", "enum", "typing", "collections")
 
 
@@ -96,6 +97,8 @@ def subclasses(base: type) -> dict[str, type]:
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
+        if cls.__name__ in _LIGHTNING_BASES:
+            continue
         public = not cls.__name__.startswith("_") and cls.__module__.startswith(allowed_packages())
         if public and not inspect.isabstract(cls):
             found.setdefault(cls.__name__, cls)

@@ -75,7 +75,9 @@ class HFPolicy(Policy):
         if not train_vision:
             vision = getattr(self.lm.model, "visual", None) or getattr(self.lm.model, "vision_tower", None)
             if vision is None:
-                raise ValueError(f"train_vision: false, but {type(self.lm).__name__} has no vision tower that we know of.")
+                raise ValueError(
+                    f"train_vision: false, but {type(self.lm).__name__} has no vision tower that we know of."
+                )
             vision.requires_grad_(False)
 
     def _register_concentration_token(self) -> int:
@@ -137,11 +139,18 @@ class HFPolicy(Policy):
         }
         return Prompts(encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device), vision)
 
+    def _defused(self, question: str) -> str:
+        """The question with special tokens spelled as plain words: typed ones would forge images and chat turns."""
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special and token.content in question:
+                question = question.replace(token.content, token.content.strip("<|>"))
+        return question
+
     def _chat(self, question: str) -> str:
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         user = {
             "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": self.prompt.render_user(question)}],
+            "content": [{"type": "image"}, {"type": "text", "text": self.prompt.render_user(self._defused(question))}],
         }
         return str(self.processor.apply_chat_template([*system, user], tokenize=False, add_generation_prompt=True))
 
@@ -159,7 +168,9 @@ class HFPolicy(Policy):
         return Completions(ids, mask, texts, truncated).to(self.device)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def generate(self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> Completions:
+    def generate(
+        self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+    ) -> Completions:
         """See :meth:`Policy.generate`."""
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
@@ -200,10 +211,14 @@ class HFPolicy(Policy):
         attention = torch.cat([prompts.attention_mask, completions.mask], 1)
         vision = {
             # what the processor gives per prompt token (token types) has to cover the completion too: type 0 is text
-            key: nn.functional.pad(value, (0, completions.ids.shape[1])) if value.shape == prompts.input_ids.shape else value
+            key: nn.functional.pad(value, (0, completions.ids.shape[1]))
+            if value.shape == prompts.input_ids.shape
+            else value
             for key, value in prompts.vision.items()
         }
-        hidden = self.lm.model(input_ids=ids, attention_mask=attention.long(), use_cache=False, **vision).last_hidden_state
+        hidden = self.lm.model(
+            input_ids=ids, attention_mask=attention.long(), use_cache=False, **vision
+        ).last_hidden_state
         length = prompts.input_ids.shape[1]
         in_completion = torch.cat([torch.zeros_like(prompts.attention_mask), completions.mask], 1)
         return PolicyOutput(
