@@ -73,7 +73,7 @@ class Checker:
         sections: options at the top of a config; a section of several options is a nested mapping.
         link_targets: full paths of values that are derived from another part, with their source.
         problems: what is wrong, first things first.
-        ignored: link targets that were given.
+        ignored: what would have no effect: values for link targets, empty sections of unknown name.
         notes: what may surprise.
         classes: class of each slot so far, by path.
     """
@@ -119,6 +119,8 @@ class Checker:
                 names = [name for name in options if f"{path}.{name}" not in self.link_targets]
                 hint = suggest(str(key), names, "Options" if path else "Sections")
                 self.problems.append(self._say(inner, f"{what}.{hint} Names must be written out in full."))
+                if not value:  # jsonargparse passes over an empty section
+                    self.ignored.append(self.problems[-1])
             elif isinstance(option, dict):
                 self._group(inner, value, option)
             else:
@@ -157,6 +159,9 @@ class Checker:
         if not (_SPEC_KEYS & set(value)):
             value = {"init_args": value}
         own = value.get("init_args") or {}
+        if not isinstance(own, dict):
+            self.problems.append(self._say(path, f"init_args must be `key: value` lines, got {own!r}."))
+            return
         if "class_path" in value:
             try:
                 cls = resolve_class(str(value["class_path"]), base)
@@ -173,11 +178,8 @@ class Checker:
         if known is not None:
             self._init_args(path, known, own)
 
-    def _init_args(self, path: str, cls: type, arguments: Any) -> None:
+    def _init_args(self, path: str, cls: type, arguments: dict[str, Any]) -> None:
         options = parameters(cls)
-        if not isinstance(arguments, dict):
-            self.problems.append(self._say(path, f"init_args must be `key: value` lines, got {arguments!r}."))
-            return
         for key, value in arguments.items():
             inner = f"{path}.init_args.{key}"
             if key not in options:

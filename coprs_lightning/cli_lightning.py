@@ -87,7 +87,9 @@ class CoprsCLI(LightningCLI):
         checker = self._check(command, words)
         try:
             self.config = parser.parse_args([command, *words])
-        except ArgumentError as error:
+        except (ArgumentError, TypeError, AttributeError) as error:  # the latter two: jsonargparse on odd YAML
+            if not isinstance(error, ArgumentError) and checker.problem() is None:
+                raise
             bare = not self.checkpoint_specs and not set(cli_configs.CONFIG_OPTIONS) & set(words)
             hint = _no_config(command) if bare else ""
             raise UsageError(hint + (checker.problem() or _shortened(error))) from error
@@ -252,7 +254,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _shortened(error: ArgumentError) -> str:
+def _shortened(error: Exception) -> str:
     """Jsonargparse's own words on a few lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:6])
