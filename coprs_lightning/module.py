@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,14 @@ from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import Objective
 from coprs_lightning.policies import Policy
+from coprs_lightning.schedule import one_cycle_factor
 from coprs_lightning.spec import Recorded, build
 from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
 
 SPEC_KEY = "coprs_spec"
 DATA_SPEC_KEY = "coprs_data_spec"
 
-_GROUP_OPTIONS = ("initial_lr", "max_lr", "min_lr", "betas", "weight_decay")
+_GROUP_OPTIONS = ("initial_lr", "betas", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -172,15 +174,14 @@ class CoprsModule(Recorded, pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise ValueError("the one-cycle schedule needs an end: set trainer.max_steps or trainer.max_epochs.")
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=max(2, int(total)),
-            pct_start=options.warmup_fraction,
-            div_factor=options.start_divisor,
-            final_div_factor=options.final_divisor / options.start_divisor,
-            cycle_momentum=False,
+        factor = partial(
+            one_cycle_factor,
+            total_steps=int(total),
+            warmup_fraction=options.warmup_fraction,
+            start_divisor=options.start_divisor,
+            final_divisor=options.final_divisor,
         )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: factor(step)] * len(groups))
         self._configured = [{key: group[key] for key in _GROUP_OPTIONS} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -190,13 +191,13 @@ class CoprsModule(Recorded, pl.LightningModule):
         Torch restores options together with the optimizer's moments, so a checkpoint would win over a changed option.
         """
         scheduler = self.lr_schedulers()
-        if not isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR) or scheduler.last_epoch == 0:
+        if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR) or scheduler.last_epoch == 0:
             return
         for group, options in zip(scheduler.optimizer.param_groups, self._configured, strict=True):
             group.update(options)
-        if scheduler.last_epoch < scheduler.total_steps:
-            scheduler.last_epoch -= 1
-            scheduler.step()  # the rate of this step, by the configured schedule
+        scheduler.base_lrs = [options["initial_lr"] for options in self._configured]
+        scheduler.last_epoch -= 1
+        scheduler.step()  # the rate of this step, by the configured schedule
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -206,12 +207,6 @@ class CoprsModule(Recorded, pl.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, Recorded):
             checkpoint[DATA_SPEC_KEY] = datamodule.spec
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the length of the schedule out: it follows from the trainer's options, so that a run can be extended."""
-        for state in checkpoint.get("lr_schedulers", []):
-            for key in ("total_steps", "_schedule_phases"):
-                state.pop(key, None)
 
     def _load_weights(self, path: str) -> None:
         self.load_state_dict(read_checkpoint(path)["state_dict"])
