@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -64,16 +65,18 @@ class CoprsModel(nn.Module):
             ValueError: naming both options and both values.
         """
         pairs = [
-            ("policy", "hidden_size", self.policy.hidden_size, "aggregator", "hidden_size", self.aggregator.hidden_size),
-            ("aggregator", "query_dim", self.aggregator.query_dim, "heatmap_head", "query_dim", self.heatmap_head.query_dim),
-            ("backbone", "out_channels", self.backbone.out_channels, "heatmap_head", "in_channels", self.heatmap_head.in_channels),
-            ("backbone", "out_channels", self.backbone.out_channels, "decoder", "in_channels", self.decoder.in_channels),
-        ]  # fmt: skip
-        for giver, given_name, given, taker, taken_name, taken in pairs:
+            ("policy", "hidden_size", "aggregator", "hidden_size"),
+            ("aggregator", "query_dim", "heatmap_head", "query_dim"),
+            ("backbone", "out_channels", "heatmap_head", "in_channels"),
+            ("backbone", "out_channels", "decoder", "in_channels"),
+        ]
+        for giver, given_name, taker, taken_name in pairs:
+            given_part, taken_part = getattr(self, giver), getattr(self, taker)
+            given, taken = getattr(given_part, given_name), getattr(taken_part, taken_name)
             if given != taken:
                 raise ValueError(
-                    f"sizes do not fit: {type(getattr(self, giver)).__name__} (model.{giver}) has {given_name} {given}, but "
-                    f"{type(getattr(self, taker)).__name__} (model.{taker}) was built with {taken_name} {taken}. Leave "
+                    f"sizes do not fit: {type(given_part).__name__} (model.{giver}) has {given_name} {given}, but "
+                    f"{type(taken_part).__name__} (model.{taker}) was built with {taken_name} {taken}. Leave "
                     f"model.{taker}.init_args.{taken_name} out of the config: it follows model.{giver}."
                 )
 
@@ -114,7 +117,8 @@ class CoprsModel(nn.Module):
             heatmap and mask logits; ``NO_PRIOR_LOGIT`` in rows without a concentration token.
         """
         output = self.policy(prompts, completions)
-        concentration = self.aggregator(output)
+        # a policy in half precision feeds segmentation parts in full precision
+        concentration = self.aggregator(replace(output, hidden=output.hidden.to(self.dtype)))
         features = self.features(batch) if features is None else features
         heatmap = self.heatmap_head(concentration.query, features)  # (B, K, H', W')
         masks = self.decoder(features, heatmap, batch.valid_sizes, self.image_size)  # (B, K, H'', W'')
@@ -131,7 +135,7 @@ class CoprsModel(nn.Module):
     def segment(
         self, images: Sequence[Tensor], questions: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
     ) -> tuple[SegmentationBatch, SegmentationOutput]:
-        """Answer questions about images: generate a thought, then segment from it.
+        """Answer questions about images, in eval mode: generate a thought, then segment from it.
 
         Args:
             images: B tensors (3, H_i, W_i) uint8 RGB.
@@ -144,9 +148,14 @@ class CoprsModel(nn.Module):
             the logits back to each image's size.
         """
         batch = batch_from_images(images, questions, self.image_size).to(self.policy.device)
-        prompts = self.policy.encode_prompts(batch.images, batch.questions)
-        completions = self.policy.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
-        return batch, self(batch, prompts, completions)
+        training = self.training
+        self.eval()
+        try:
+            prompts = self.policy.encode_prompts(batch.images, batch.questions)
+            completions = self.policy.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
+            return batch, self(batch, prompts, completions)
+        finally:
+            self.train(training)
 
 
 def batch_from_images(images: Sequence[Tensor], questions: Sequence[str], frame: int) -> SegmentationBatch:

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 CONCENTRATION_TOKEN = "<REF_POS>"
 
+_TAGS = ("<think>", "</think>")
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+def spell_out(text: str, tokens: Iterable[str]) -> str:
+    """``text`` with tokens spelled as plain words (``<|im_end|>`` → ``im_end``), which no tokenizer takes for its own.
+
+    Args:
+        text: what somebody typed.
+        tokens: special tokens; afterwards ``text`` holds none of them.
+    """
+    return _replace(text, tokens, lambda token: token.strip("<|>"))
+
+
+def leave_out(text: str, tokens: Iterable[str]) -> str:
+    """``text`` without any of ``tokens``."""
+    return _replace(text, tokens, lambda _: "")
+
+
+def _replace(text: str, tokens: Iterable[str], word: Callable[[str], str]) -> str:
+    tokens = list(tokens)
+    # again until none is left: "<<REF_POS>>" and "<REF_<REF_POS>POS>" hold a new one after a single pass
+    while present := [token for token in tokens if token in text]:
+        for token in present:
+            replacement = word(token)
+            text = text.replace(token, replacement if len(replacement) < len(token) else "")
+    return text
 
 
 @dataclass(frozen=True)
@@ -34,7 +61,8 @@ class PromptTemplate:
     def __post_init__(self) -> None:
         if "{question}" not in self.user:
             raise ValueError(
-                f"prompt.user has no '{{question}}' ({self.user!r}): every prompt would be the same. Add the placeholder."
+                f"prompt.user has no '{{question}}' ({self.user!r}): every prompt would be the same. "
+                "Add the placeholder."
             )
         if "{thought}" not in self.completion or self.completion.count(CONCENTRATION_TOKEN) != 1:
             raise ValueError(
@@ -43,12 +71,17 @@ class PromptTemplate:
             )
 
     def render_user(self, question: str) -> str:
-        """The user message for ``question``; a concentration token typed by the user is defused."""
-        return self.user.replace("{question}", question.replace(CONCENTRATION_TOKEN, "REF_POS"))
+        """The user message for ``question``; a concentration token typed by the user is spelled as a word."""
+        return self.user.replace("{question}", spell_out(question, [CONCENTRATION_TOKEN]))
 
     def render_completion(self, thought: str) -> str:
-        """The completion that supervised training teaches."""
-        return self.completion.replace("{thought}", " ".join(thought.replace(CONCENTRATION_TOKEN, "").split()))
+        """The completion that supervised training teaches; tags and tokens inside the thought are left out."""
+        thought = " ".join(leave_out(thought, [CONCENTRATION_TOKEN, *_TAGS]).split())
+        return self.completion.replace("{thought}", thought)
+
+
+PAPER_PROMPT = PromptTemplate()
+"""The paper's texts."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Example:
     features: np.ndarray | None = None
 
 
+@dataclass
 class _Movable:
     """Adds ``.to`` to a dataclass of tensors and lists of tensors (Lightning moves batches through it)."""
 
@@ -54,7 +55,7 @@ class _Movable:
                 return {key: move(item) for key, item in value.items()}
             return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass

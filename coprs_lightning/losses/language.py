@@ -18,5 +18,5 @@ def completion_cross_entropy(logits: Tensor, ids: Tensor, mask: Tensor) -> Tenso
         (B,) loss; 0 for a row without tokens.
     """
     losses = F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")  # (B, R)
-    weights = mask.to(losses.dtype)
-    return (losses * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+    losses = losses.masked_fill(~mask, 0.0)  # not a product: the loss of padding may be infinite
+    return losses.sum(1) / mask.sum(1).clamp_min(1)

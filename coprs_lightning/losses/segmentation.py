@@ -1,4 +1,4 @@
-"""Segmentation losses of the paper (``paper.md`` 1.5): ``BCE(heat) + c_d·Dice(mask) + c_f·Focal(mask) + c_d·Dice(heat)``.
+"""Segmentation losses of the paper (``paper.md`` 1.5): ``BCE(heat) + c_d·Dice(mask) + c_f·Focal(mask)``.
 
 Every function averages inside an example first and returns one value an example, so that the mean over a batch does not
 depend on how the batch is split (1×8 accumulation = 8×1).
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def resize_target(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ground truth (N, 1, S, S) to the grid of some logits; soft values stay soft (area average when shrinking)."""
+    """Resize ground truth (N, 1, S, S) to the grid of some logits: area average when shrinking, soft stays soft."""
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
     if mask.shape[-2] >= size[0] and mask.shape[-1] >= size[1]:
@@ -62,8 +62,8 @@ def focal(
 class SegmentationWeights:
     """Coefficients of the segmentation loss.
 
-    The paper's set is dice 3, focal 10; the released scripts' is dice 0.8, focal 0 until step 300 and dice 2, focal 5 after
-    (heatmap dice equals mask dice there). Both are shipped in ``configs/model/loss``.
+    The paper's set is dice 3, focal 10; the released scripts' is dice 0.8, focal 0 until step 300 and dice 2, focal 5
+    after (heatmap dice equals mask dice there).
 
     Attributes:
         heatmap_bce: weight of the cross-entropy of the heatmap.
@@ -76,6 +76,10 @@ class SegmentationWeights:
     heatmap_dice: float = 0.0
     dice: float = 3.0
     focal: float = 10.0
+
+
+PAPER_WEIGHTS = SegmentationWeights()
+"""The paper's coefficients."""
 
 
 def segmentation_loss(
@@ -92,14 +96,15 @@ def segmentation_loss(
         mask_logits: (N, 1, H'', W'').
         target: (N, 1, S, S) ground truth in frame geometry, soft values allowed.
         weights: coefficients.
-        valid: valid masks (N, 1, H', W') and (N, 1, H'', W'') to leave padding out; ``None`` counts padding as background,
-            as the paper does.
+        valid: valid masks (N, 1, H', W') and (N, 1, H'', W'') to leave padding out; ``None`` counts padding as
+            background, as the paper does.
 
     Returns:
         (N,) loss of each example and its unweighted parts, (N,) each, by name.
     """
     heat_valid, mask_valid = valid if valid is not None else (None, None)
-    heat_logits, mask_logits = heatmap_logits.float(), mask_logits.float()  # sums over 65k pixels overflow in half precision
+    # sums over 65k pixels overflow in half precision
+    heat_logits, mask_logits = heatmap_logits.float(), mask_logits.float()
     heat_target = resize_target(target.float(), (heat_logits.shape[-2], heat_logits.shape[-1]))
     mask_target = resize_target(target.float(), (mask_logits.shape[-2], mask_logits.shape[-1]))
     parts = {

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from coprs_lightning.geometry import valid_mask
 from coprs_lightning.losses.language import completion_cross_entropy
-from coprs_lightning.losses.segmentation import SegmentationWeights, segmentation_loss
+from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights, segmentation_loss
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives.base import Objective, ObjectiveOutput
 from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
@@ -43,7 +42,7 @@ class SupervisedObjective(Objective):
         *,
         language_weight: float = 1.0,
         segmentation_weight: float = 1.0,
-        segmentation: SegmentationWeights = SegmentationWeights(),
+        segmentation: SegmentationWeights = PAPER_WEIGHTS,
         later_segmentation: SegmentationWeights | None = None,
         switch_step: int = -1,
         ignore_padding: bool = False,
@@ -57,8 +56,8 @@ class SupervisedObjective(Objective):
         super().__init__(**kwargs)
         if switch_step >= 0 and later_segmentation is None:
             raise ValueError(
-                f"objective.switch_step is {switch_step} but objective.later_segmentation is null: nothing would switch. "
-                "Give the second set of coefficients, or switch_step: -1."
+                f"objective.switch_step is {switch_step} but objective.later_segmentation is null: nothing would "
+                "switch. Give the second set of coefficients, or switch_step: -1."
             )
         self.language_weight = language_weight
         self.segmentation_weight = segmentation_weight
@@ -82,7 +81,7 @@ class SupervisedObjective(Objective):
         """Completions to teach: the written thoughts, or the fallback where there is none."""
         return model.policy.encode_completions(
             [
-                thought or self.fallback_thought.replace("{question}", question)
+                (thought or "").strip() or self.fallback_thought.replace("{question}", question)
                 for thought, question in zip(batch.reasonings, batch.questions, strict=True)
             ]
         )
@@ -129,8 +128,9 @@ def masked_segmentation_loss(
     rows = output.present.any(1)
     heat, mask = output.heatmap_logits[rows].amax(1, keepdim=True), output.mask_logits[rows].amax(1, keepdim=True)
     if not rows.any():
-        zero = output.mask_logits.sum() * 0.0 + output.policy.hidden.sum() * 0.0
-        return zero, {}
+        # times zero before the sum, since a sum may overflow in half precision; hidden states of padding may be NaN
+        hidden = output.policy.hidden[output.policy.attention_mask]
+        return (output.mask_logits * 0.0).sum() + (hidden * 0.0).sum(), {}
     valid = None
     if ignore_padding:
         sizes = batch.valid_sizes[rows]
@@ -140,5 +140,3 @@ def masked_segmentation_loss(
         )
     losses, parts = segmentation_loss(heat, mask, batch.masks[rows], weights, valid)
     return losses.mean(), {name: value.mean() for name, value in parts.items()}
-
-

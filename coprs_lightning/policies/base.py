@@ -38,7 +38,9 @@ class Policy(Component, ABC):
         """Tokenise written thoughts in the completion format, end of sequence included."""
 
     @abstractmethod
-    def generate(self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> Completions:
+    def generate(
+        self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+    ) -> Completions:
         """Sample one completion a prompt; ``temperature`` 0 is greedy. Never samples image placeholders."""
 
     @abstractmethod

@@ -1,29 +1,20 @@
 """Policy over any transformers image-text-to-text model (paper section 3: Qwen2.5-VL 3B / 7B).
 
-The concentration token is registered on loading: added to the tokenizer as a special token, with an embedding row of its
-own (the row that the tokenizer's id addresses – padded vocabularies already have it, see ``paper.md`` 1.10, trap 8).
+The concentration token is registered on loading: added to the tokenizer as a special token, with an embedding row of
+its own (the row that the tokenizer's id addresses – padded vocabularies have it already: ``paper.md`` 1.10, trap 8).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from coprs_lightning.policies.base import Policy
-from coprs_lightning.prompts import CONCENTRATION_TOKEN, PromptTemplate
+from coprs_lightning.policies.loading import load_model, load_processor, resolve_model
+from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTemplate, leave_out, spell_out
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts
-
-SHIPPED = Path(__file__).parent / "shipped"
-
-
-def resolve_model(model: str) -> str:
-    """A folder as it is, else a folder shipped with the package, else a hub id."""
-    if not Path(model).is_dir() and (SHIPPED / model).is_dir():
-        return str(SHIPPED / model)
-    return model
 
 
 class HFPolicy(Policy):
@@ -51,7 +42,7 @@ class HFPolicy(Policy):
         model: str,
         random_weights: bool = False,
         config_overrides: dict[str, Any] | None = None,
-        prompt: PromptTemplate = PromptTemplate(),
+        prompt: PromptTemplate = PAPER_PROMPT,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
         attn_implementation: str = "sdpa",
         gradient_checkpointing: bool = False,
@@ -64,11 +55,12 @@ class HFPolicy(Policy):
         super().__init__(**kwargs)
         self.prompt = prompt
         self.max_prompt_tokens = max_prompt_tokens
-        source = resolve_model(model)
-        self.processor = _load_processor(source, min_pixels, max_pixels)
+        source = resolve_model(model, random_weights)
+        self.processor = load_processor(source, min_pixels, max_pixels)
         self.tokenizer = self.processor.tokenizer
-        self.lm = _load_model(source, random_weights, config_overrides or {}, dtype, attn_implementation)
+        self.lm = load_model(source, random_weights, config_overrides or {}, dtype, attn_implementation)
         self.concentration_id = self._register_concentration_token()
+        self.lm.generation_config = self._neutral_generation()
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
         if gradient_checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -88,16 +80,30 @@ class HFPolicy(Policy):
             self.lm.resize_token_embeddings(token_id + 1, mean_resizing=False)
         return token_id
 
+    def _neutral_generation(self) -> Any:
+        """Generation without a checkpoint's own habits.
+
+        Public checkpoints bring repetition penalties and the like, which ``generate`` would apply on top of our
+        options: greedy decoding would not be greedy, and samples would not come from the distribution that is trained.
+        """
+        from transformers import GenerationConfig
+
+        return GenerationConfig(eos_token_id=self._eos_ids, pad_token_id=self._pad_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, also after a plain ``nn.Module`` around the policy was moved."""
+        return torch.device(self.lm.device)
+
     @property
     def _eos_ids(self) -> list[int]:
         """Ids that end a completion: the chat turn's end and the text's end."""
-        ids = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")}
-        return sorted(i for i in ids if i is not None and i != self.tokenizer.unk_token_id)
+        return sorted({self._end_id, int(self.tokenizer.eos_token_id)})
 
     @property
     def _end_id(self) -> int:
-        turn_end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
-        return int(turn_end if turn_end in self._eos_ids else self.tokenizer.eos_token_id)
+        turn_end = self.tokenizer.added_tokens_encoder.get("<|im_end|>")
+        return int(self.tokenizer.eos_token_id if turn_end is None else turn_end)
 
     @property
     def _pad_id(self) -> int:
@@ -109,10 +115,15 @@ class HFPolicy(Policy):
         return int(getattr(self.processor, "image_token_id", None) or self.lm.config.image_token_id)
 
     def _forbidden_ids(self) -> list[int]:
-        """Special tokens that a completion may never hold: image and video placeholders, chat markers."""
+        """Ids that a completion may never hold: image and video placeholders, chat markers, rows without a token."""
         allowed = {*self._eos_ids, self.concentration_id}
-        tokens = self.tokenizer.added_tokens_decoder
-        return sorted(i for i, token in tokens.items() if token.special and i not in allowed)
+        rows = set(range(self.lm.get_input_embeddings().num_embeddings))
+        unused = rows - set(self.tokenizer.get_vocab().values())
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return sorted((unused | special | {self._image_id}) - allowed)
+
+    def _special_tokens(self) -> list[str]:
+        return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
 
     def encode_prompts(self, images: list[Tensor], questions: list[str]) -> Prompts:
         """See :meth:`Policy.encode_prompts`."""
@@ -120,16 +131,29 @@ class HFPolicy(Policy):
             if not question.strip():
                 raise ValueError("the question is empty: there is nothing to look for. Ask for something.")
         texts = [self._chat(question) for question in questions]
-        encoded = self.processor(
-            text=texts, images=list(images), padding=True, padding_side="left", return_tensors="pt", do_rescale=True
-        )
+        try:
+            encoded = self.processor(
+                text=texts,
+                images=list(images),
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                do_rescale=True,
+                input_data_format="channels_first",  # an image 3 pixels wide or high looks ambiguous
+            )
+        except ValueError as error:
+            sizes = ", ".join("×".join(str(side) for side in image.shape[-2:]) for image in images)
+            raise ValueError(
+                f"the processor of {type(self.lm).__name__} cannot encode these images and questions: {error}. "
+                f"The images have {sizes} pixels (height × width); crop or leave out what it refuses."
+            ) from error
         lengths = encoded["attention_mask"].sum(1)
         longest = int(lengths.argmax())
         if int(lengths[longest]) > self.max_prompt_tokens:
             raise ValueError(
                 f"a prompt has {int(lengths[longest])} tokens, more than max_prompt_tokens {self.max_prompt_tokens} "
-                f"(question of {len(questions[longest])} characters: {questions[longest][:60]!r} …). Shorten the question, "
-                "lower max_pixels, or raise model.policy.init_args.max_prompt_tokens."
+                f"(question of {len(questions[longest])} characters: {questions[longest][:60]!r} …). Shorten the "
+                "question, lower max_pixels, or raise model.policy.init_args.max_prompt_tokens."
             )
         device = self.device
         vision = {
@@ -139,24 +163,19 @@ class HFPolicy(Policy):
         }
         return Prompts(encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device), vision)
 
-    def _defused(self, question: str) -> str:
-        """The question with special tokens spelled as plain words: typed ones would forge images and chat turns."""
-        for token in self.tokenizer.added_tokens_decoder.values():
-            if token.special and token.content in question:
-                question = question.replace(token.content, token.content.strip("<|>"))
-        return question
-
     def _chat(self, question: str) -> str:
-        system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
-        user = {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": self.prompt.render_user(self._defused(question))}],
-        }
-        return str(self.processor.apply_chat_template([*system, user], tokenize=False, add_generation_prompt=True))
+        # typed special tokens would forge images and chat turns
+        text = self.prompt.render_user(spell_out(question, self._special_tokens()))
+        # lists of parts throughout: some templates leave out content that is a plain string
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+        if self.prompt.system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.prompt.system}]})
+        return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def encode_completions(self, thoughts: list[str]) -> Completions:
         """See :meth:`Policy.encode_completions`."""
-        texts = [self.prompt.render_completion(thought) for thought in thoughts]
+        tokens = self._special_tokens()
+        texts = [self.prompt.render_completion(leave_out(thought, tokens)) for thought in thoughts]
         rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in texts]
         length = max(len(row) for row in rows)
         ids = torch.full((len(rows), length), self._pad_id, dtype=torch.long)
@@ -171,7 +190,17 @@ class HFPolicy(Policy):
     def generate(
         self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
     ) -> Completions:
-        """See :meth:`Policy.generate`."""
+        """See :meth:`Policy.generate`.
+
+        Raises:
+            ValueError: for options out of range.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be ≥ 1, got {max_new_tokens}: nothing would be written.")
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"temperature must be ≥ 0 and finite, got {temperature}; 0 decodes greedily.")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {top_p}; 1 samples from all tokens.")
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
@@ -233,38 +262,3 @@ class HFPolicy(Policy):
     def completion_logits(self, output: PolicyOutput) -> Tensor:
         """See :meth:`Policy.completion_logits`: position t predicts token t + 1, so the slice starts at P - 1."""
         return self.lm.lm_head(output.hidden[:, output.prompt_length - 1 : -1])  # type: ignore[no-any-return]
-
-
-def _load_processor(source: str, min_pixels: int | None, max_pixels: int | None) -> Any:
-    from transformers import AutoProcessor
-
-    limits = {}
-    if min_pixels is not None:
-        limits["min_pixels"] = min_pixels
-    if max_pixels is not None:
-        limits["max_pixels"] = max_pixels
-    return AutoProcessor.from_pretrained(source, **limits)
-
-
-def _load_model(source: str, random_weights: bool, overrides: dict[str, Any], dtype: str, attention: str) -> Any:
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    config = AutoConfig.from_pretrained(source)
-    _override(config, overrides, "config_overrides")
-    kind: Any = dtype if dtype == "auto" else getattr(torch, dtype)
-    if random_weights:
-        return AutoModelForImageTextToText.from_config(
-            config, dtype=torch.float32 if dtype == "auto" else kind, attn_implementation=attention
-        )
-    return AutoModelForImageTextToText.from_pretrained(source, config=config, dtype=kind, attn_implementation=attention)
-
-
-def _override(config: Any, overrides: dict[str, Any], where: str) -> None:
-    """Set configuration values in place; an unknown name is an error, since transformers would ignore it silently."""
-    for name, value in overrides.items():
-        if not hasattr(config, name):
-            raise ValueError(f"{where}.{name}: {type(config).__name__} has no such value; it would change nothing.")
-        if isinstance(value, dict) and not isinstance(getattr(config, name), dict):
-            _override(getattr(config, name), value, f"{where}.{name}")
-        else:
-            setattr(config, name, value)

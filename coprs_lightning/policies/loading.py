@@ -1,0 +1,99 @@
+"""Loading transformers models and processors: from the hub, from a folder, or from a configuration shipped here."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def resolve_model(model: str, random_weights: bool) -> str:
+    """A folder as it is, else a folder shipped with the package, else a hub id.
+
+    Raises:
+        ValueError: for a shipped model, which has no weights, where weights are to be loaded.
+    """
+    if Path(model).is_dir() or not (SHIPPED / model).is_dir():
+        return model
+    if not random_weights:
+        raise ValueError(
+            f"model {model!r} is shipped as a configuration without weights: there is nothing to load. Set "
+            "model.policy.init_args.random_weights: true, or name a checkpoint."
+        )
+    return str(SHIPPED / model)
+
+
+def load_processor(source: str, min_pixels: int | None, max_pixels: int | None) -> Any:
+    """The processor of a checkpoint, its limits on the pixels of an image replaced where given.
+
+    Raises:
+        ValueError: when the processor has no such limits, or the least is above the most.
+    """
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(source)
+    if min_pixels is None and max_pixels is None:
+        return processor
+    images = processor.image_processor
+    if "min_pixels" not in images.valid_kwargs.__annotations__:
+        raise ValueError(
+            f"min_pixels {min_pixels} and max_pixels {max_pixels} would change nothing: {type(images).__name__} "
+            "resizes every image to a fixed size. Leave both out."
+        )
+    size = dict(images.size)
+    least = size["shortest_edge"] if min_pixels is None else min_pixels
+    most = size["longest_edge"] if max_pixels is None else max_pixels
+    if least > most and min_pixels is not None:
+        raise ValueError(
+            f"min_pixels {least} is more than max_pixels {most}: no image fits. Raise "
+            "model.policy.init_args.max_pixels or lower min_pixels."
+        )
+    # the processor calls numbers of pixels edges; its own least gives way to a lower most
+    images.size = type(images.size)(shortest_edge=min(least, most), longest_edge=most)
+    return processor
+
+
+def load_model(source: str, random_weights: bool, overrides: dict[str, Any], dtype: str, attention: str) -> Any:
+    """A model of a checkpoint, or of its configuration alone.
+
+    Args:
+        source: what :func:`resolve_model` gave.
+        random_weights: read the configuration only.
+        overrides: configuration values to replace, nested.
+        dtype: name of a torch type, or ``auto`` for the checkpoint's own (float32 without a checkpoint).
+        attention: attention kernel of transformers.
+
+    Raises:
+        ValueError: for an override that the configuration does not have.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(source)
+    if overrides:
+        config = type(config).from_dict(_merged(config.to_dict(), overrides, "config_overrides"))
+    kind: Any = dtype if dtype == "auto" else getattr(torch, dtype)
+    if random_weights:
+        kind = torch.float32 if dtype == "auto" else kind
+        return AutoModelForImageTextToText.from_config(config, dtype=kind, attn_implementation=attention)
+    return AutoModelForImageTextToText.from_pretrained(source, config=config, dtype=kind, attn_implementation=attention)
+
+
+def _merged(values: dict[str, Any], overrides: dict[str, Any], where: str) -> dict[str, Any]:
+    """Configuration values with overrides; an unknown name is an error, since transformers would ignore it silently."""
+    merged = dict(values)
+    if "num_hidden_layers" in overrides:
+        merged.pop("layer_types", None)  # one a layer: derived anew unless given
+    for name, value in overrides.items():
+        if name not in values:
+            known = difflib.get_close_matches(name, values) or sorted(key for key in values if not key.startswith("_"))
+            raise ValueError(
+                f"{where}.{name}: the configuration has no such value, so it would change nothing. "
+                f"Did you mean {', '.join(known)}?"
+            )
+        nested = isinstance(value, dict) and isinstance(values[name], dict)
+        merged[name] = _merged(values[name], value, f"{where}.{name}") if nested else value
+    return merged
