@@ -158,6 +158,17 @@ def check_order(words: list[str]) -> None:
         )
 
 
+def last_value(words: list[str], name: str) -> Any:
+    """The value that a top-level option ends up with: from the configs in their order, then from flags."""
+    value = None
+    for option in options(words):
+        if option.name in CONFIG_OPTIONS and option.value is not None:
+            value = load_yaml(option.value).get(name, value)
+        elif option.name == f"--{name}":
+            value = None if option.value == "null" else option.value
+    return value
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Content of a config file.
 

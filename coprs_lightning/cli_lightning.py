@@ -102,18 +102,16 @@ class CoprsCLI(LightningCLI):
             note(text)
 
     def _resolve_checkpoint(self, command: str, words: list[str]) -> list[str]:
-        """Turn a run folder given as ``--ckpt_path`` into a file, and say which."""
+        """Turn a run folder given as ``ckpt_path`` into a file, and say which."""
         self.checkpoint_specs: dict[str, dict[str, Any]] = {}
-        resolved: list[str] = []
-        for option in cli_configs.options(words):
-            if option.name == "--ckpt_path" and option.value and option.value not in ("best", "last", "hpc", "null"):
-                found = cli_checkpoint.find_checkpoint(option.value, prefer="last" if command == "fit" else "best")
-                if found.kind:
-                    note(f"using the {found.kind} checkpoint of {option.value}: {found.path}")
-                self.checkpoint_specs = cli_checkpoint.specs(cli_checkpoint.read_header(found.path))
-                option = cli_configs.Option(option.name, str(found.path), option.joined)
-            resolved += option.words()
-        return resolved
+        given = cli_configs.last_value(words, "ckpt_path")
+        if given in (None, "best", "last", "hpc"):  # Lightning's own words
+            return words
+        found = cli_checkpoint.find_checkpoint(str(given), prefer="last" if command == "fit" else "best")
+        if found.kind:
+            note(f"using the {found.kind} checkpoint of {given}: {found.path}")
+        self.checkpoint_specs = cli_checkpoint.specs(cli_checkpoint.read_header(found.path))
+        return [*words, "--ckpt_path", str(found.path)]
 
     def _check(self, command: str, words: list[str]) -> Checker:
         """Walk what was given, and set the checkpoint's parts as defaults."""
@@ -153,7 +151,8 @@ class CoprsCLI(LightningCLI):
     def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
         section = self._get(self.config_init, "callbacks", default=Namespace())
         found = [callback for callback in section.as_dict().values() if callback is not None]
-        saves = self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["barebones"]
+        saves = self.subcommand == "fit" and config["enable_checkpointing"] is not False
+        saves = saves and not config["barebones"] and not config["fast_dev_run"]
         return [callback for callback in found if saves or not isinstance(callback, pl.callbacks.Checkpoint)]
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -211,6 +210,7 @@ def _quieten() -> None:
     """Keep advertisements and a library's own deprecations off the terminal."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
     warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")  # RunFolder sees to that
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -10,8 +10,8 @@ def one_cycle_factor(
 ) -> float:
     """Rate at a step as a share of the base rate; both slopes are half cosines.
 
-    Unlike ``torch.optim.lr_scheduler.OneCycleLR`` it holds no number of steps as state, so a resumed run may be longer, and
-    it is defined for runs of any length.
+    Unlike ``torch.optim.lr_scheduler.OneCycleLR`` it holds no number of steps as state, so a resumed run may be longer,
+    and it is defined for runs of any length.
 
     Args:
         step: optimizer steps done; from ``total_steps - 1`` on the rate stays at its end.

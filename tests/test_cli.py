@@ -128,7 +128,7 @@ def raise_from(code: str, file: Path) -> Exception:
     """Run ``code`` from ``file`` and return what it raises."""
     file.write_text(textwrap.dedent(code))
     try:
-        exec(compile(file.read_text(), str(file), "exec"), {})  # noqa: S102
+        exec(compile(file.read_text(), str(file), "exec"), {})
     except Exception as error:
         return error
     raise AssertionError("nothing was raised")

@@ -17,6 +17,8 @@ from coprs_lightning.importing import ALLOW_ENV
 from tests.tiny import MODEL, refused, tiny_config, write_config
 
 HEAD = "model.heatmap_head"
+NESTED = f"--{HEAD} tests.test_cli_check.NestedHead"
+NESTED_WIDE = f"{NESTED} --{HEAD}.conditioner WideConditioner"
 
 
 class Conditioner(Component):
@@ -64,27 +66,36 @@ def _own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--callbacks.nan_guard.foo 1", "NaNGuard has no option 'foo'. Options: check_gradients."),
         ("--trainer.callbacks+ IoUMetricz", "no Callback is called 'IoUMetricz'. Did you mean IoUMetrics?"),
         ("--trainer.logger NoLogger", "no Logger is called 'NoLogger'. Did you mean"),
-        (f"--{HEAD} coprs_lightning.decoders.SamMaskDecoder", "'coprs_lightning.decoders.SamMaskDecoder' is no HeatmapHead."),
+        (
+            f"--{HEAD} coprs_lightning.decoders.SamMaskDecoder",
+            "'coprs_lightning.decoders.SamMaskDecoder' is no HeatmapHead.",
+        ),
         (f"--{HEAD} coprs_lightning.nothing.X", "cannot be imported: No module named 'coprs_lightning.nothing'."),
         (f"--{HEAD} antigravity.Head", "is outside the packages that a config or checkpoint may import"),
         (f"--{HEAD} antigravity.Head", f"set {ALLOW_ENV}=antigravity"),
-        (f"--{HEAD}.in_channels 3", f"{HEAD}.init_args.in_channels (--{HEAD}.in_channels): is derived from model.backbone"),
+        (
+            f"--{HEAD}.in_channels 3",
+            f"{HEAD}.init_args.in_channels (--{HEAD}.in_channels): is derived from model.backbone",
+        ),
         ("--model.aggregator.hidden_size 3", "is derived from model.policy.hidden_size; leave it out."),
         ("--data.image_size 3", "is derived from model.backbone.image_size; leave it out."),
         ("--model.generation.max_new_tokens ${model.nope}", "an interpolation `${…}` in a config cannot be resolved"),
         ("--seed_everything x", "seed_everything: expected bool or int, got 'x'."),
         ("stray", "unrecognized arguments: stray"),
-        (f"--{HEAD} tests.test_cli_check.NestedHead", f"{HEAD}.init_args.conditioner is not set and has no default. Choices: Cond"),
         (
-            f"--{HEAD} tests.test_cli_check.NestedHead --{HEAD}.conditioner WideConditoner",
+            f"--{HEAD} tests.test_cli_check.NestedHead",
+            f"{HEAD}.init_args.conditioner is not set and has no default. Choices: Cond",
+        ),
+        (
+            f"{NESTED} --{HEAD}.conditioner WideConditoner",
             "no Conditioner is called 'WideConditoner'. Did you mean WideConditioner or Conditioner?",
         ),
         (
-            f"--{HEAD} tests.test_cli_check.NestedHead --{HEAD}.conditioner WideConditioner --{HEAD}.conditioner.wdth 1",
+            f"{NESTED_WIDE} --{HEAD}.conditioner.wdth 1",
             "WideConditioner has no option 'wdth'. Did you mean width? Options: frozen, lr_multiplier, width.",
         ),
         (
-            f"--{HEAD} tests.test_cli_check.NestedHead --{HEAD}.conditioner WideConditioner --{HEAD}.conditioner.width x",
+            f"{NESTED_WIDE} --{HEAD}.conditioner.width x",
             f"{HEAD}.conditioner.width: expected int, got 'x'.",
         ),
     ],
@@ -106,7 +117,7 @@ def test_mistakes_in_flags(flags: str, expected: str, tiny: Path, capsys: pytest
         ),
         (
             {"model": {"heatmap_head": {"class_path": "FiLMHead", "dim": 3}}},
-            "model.heatmap_head.dim (OVERLAY): stands beside class_path; options belong under model.heatmap_head.init_args.",
+            "model.heatmap_head.dim (OVERLAY): stands beside class_path; options belong under model.heatmap_head.init",
         ),
         (
             {"model": {"heatmap_head": {"class_path": "FiLMHead", "init_args": 3}}},

@@ -11,6 +11,7 @@ from coprs_lightning.cli_configs import (
     Option,
     check_order,
     find_config,
+    last_value,
     load_yaml,
     options,
     resolve_names,
@@ -115,7 +116,9 @@ def test_a_config_option_needs_a_file(shipped: Path) -> None:
     ],
 )
 def test_options_before_a_config_are_refused(words: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"`--trainer.max_steps[ =]3` stands before `--config a.yaml`.*Put options after"):
+    with pytest.raises(
+        UsageError, match=r"`--trainer.max_steps[ =]3` stands before `--config a.yaml`.*Put options after"
+    ):
         check_order(words)
 
 
@@ -123,6 +126,17 @@ def test_options_after_the_configs_are_accepted() -> None:
     check_order(["-c", "a.yaml", "-c", "b.yaml", "--trainer.max_steps", "3"])
     check_order(["--ckpt_path", "x", "--config", "a.yaml"])
     check_order(["--trainer.max_steps", "3"])
+
+
+def test_the_last_value_of_an_option_counts(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    first.write_text("ckpt_path: a\n")
+    second.write_text("seed_everything: 1\n")
+    configs = ["-c", str(first), "-c", str(second)]
+    assert last_value([], "ckpt_path") is None
+    assert last_value(configs, "ckpt_path") == "a"
+    assert last_value([*configs, "--ckpt_path=b"], "ckpt_path") == "b"
+    assert last_value([*configs, "--ckpt_path", "null"], "ckpt_path") is None
 
 
 def test_yaml_mistakes_name_the_line(tmp_path: Path) -> None:

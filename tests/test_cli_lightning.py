@@ -108,7 +108,9 @@ def test_tensorboard_and_csv_are_on_by_default(tiny: Path, tmp_path: Path) -> No
 def test_loggers_can_be_chosen_and_turned_off(tiny: Path, tmp_path: Path) -> None:
     assert run(["fit", "--config", str(tiny), "--trainer.logger", "false"]).trainer.loggers == []
     own = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(tmp_path / "own")]
-    assert [type(logger).__name__ for logger in run(["fit", "--config", str(tiny), *own]).trainer.loggers] == ["CSVLogger"]
+    assert [type(logger).__name__ for logger in run(["fit", "--config", str(tiny), *own]).trainer.loggers] == [
+        "CSVLogger"
+    ]
 
 
 def test_overlays_merge_left_to_right_and_flags_win(tiny: Path, tmp_path: Path) -> None:
@@ -161,7 +163,8 @@ def test_the_saved_config_replays_the_run(tiny: Path, tmp_path: Path) -> None:
     again = run(["fit", "--config", str(saved), "--trainer.default_root_dir", str(tmp_path / "again")])
     assert first.model.spec == again.model.spec
     assert all(
-        torch.equal(old, new) for old, new in zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+        torch.equal(old, new)
+        for old, new in zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
     )
 
 

@@ -112,9 +112,9 @@ def test_only_allowed_packages_are_imported(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv(ALLOW_ENV)
     with pytest.raises(ValueError, match=rf"'os.system' is outside the packages .* set {ALLOW_ENV}=os\."):
         check_allowed("os.system")
-    with pytest.raises(ValueError, match="'coprs_lightning_evil.X' is outside"):
+    with pytest.raises(ValueError, match=r"'coprs_lightning_evil\.X' is outside"):
         check_allowed("coprs_lightning_evil.X")
-    with pytest.raises(ValueError, match="'tests.test_spec.Inner' is outside"):
+    with pytest.raises(ValueError, match=r"'tests\.test_spec\.Inner' is outside"):
         build({"class_path": "tests.test_spec.Inner", "init_args": {}})
     monkeypatch.setenv(ALLOW_ENV, " mine , tests")
     assert allowed_packages()[-2:] == ("mine", "tests")
@@ -122,7 +122,7 @@ def test_only_allowed_packages_are_imported(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_no_class_is_refused() -> None:
-    with pytest.raises(ValueError, match="names no class: tests.test_spec has no class 'nothing'"):
+    with pytest.raises(ValueError, match=r"names no class: tests\.test_spec has no class 'nothing'"):
         import_class("tests.test_spec.nothing")
     with pytest.raises(ValueError, match="has no class 'class_path'"):
         import_class("tests.test_spec.class_path")

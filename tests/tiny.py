@@ -38,7 +38,10 @@ POLICY: dict[str, Any] = {
 
 MODEL: dict[str, Any] = {
     "policy": POLICY,
-    "backbone": {"class_path": "TimmBackbone", "init_args": {"model_name": "test_resnet", "image_size": SIDE}},
+    "backbone": {
+        "class_path": "TimmBackbone",
+        "init_args": {"model_name": "test_resnet", "out_index": 1, "image_size": SIDE},
+    },
     "aggregator": {"class_path": "LastTokenAggregator"},
     "heatmap_head": {"class_path": "CrossAttentionHead", "init_args": {"dim": 16}},
     "decoder": {"class_path": "ConvMaskDecoder", "init_args": {"hidden": 8, "depth": 1}},
