@@ -94,6 +94,11 @@ class ShardDataModule(Recorded, LightningDataModule):
         self.limit_examples = limit_examples
         self._indexes: dict[str, list[ShardIndex]] = {}
 
+    @property
+    def split_folders(self) -> dict[str, list[Path]]:
+        """Folders of every split, for the record of what a run was trained on."""
+        return {split: [Path(folder) for folder in folders] for split, folders in self.folders.items()}
+
     def setup(self, stage: str) -> None:
         """Read and check the indexes of the splits that ``stage`` needs.
 
