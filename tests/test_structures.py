@@ -1,0 +1,68 @@
+"""The data structures: moving them between devices."""
+
+from __future__ import annotations
+
+import torch
+
+from coprs_lightning.structures import (
+    NO_PRIOR_LOGIT,
+    Completions,
+    PolicyOutput,
+    Prompts,
+    SegmentationBatch,
+    SegmentationOutput,
+)
+from tests.parts import small_batch
+
+
+def completions() -> Completions:
+    return Completions(
+        torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool), ["a", "b"], torch.zeros(2)
+    )
+
+
+def test_a_batch_moves_with_all_its_tensors_and_leaves_the_original():
+    batch = small_batch(3)
+    batch.original_ignores[1] = torch.zeros_like(batch.original_masks[1])
+    moved = batch.to("meta")
+    assert isinstance(moved, SegmentationBatch)
+    tensors = [moved.frames, moved.valid_sizes, moved.masks, *moved.images, *moved.original_masks]
+    assert {tensor.device.type for tensor in [*tensors, moved.original_ignores[1]]} == {"meta"}
+    assert moved.original_ignores[0] is None
+    assert moved.features is None
+    assert moved.questions == batch.questions
+    assert batch.frames.device.type == "cpu"
+    assert batch.images[0].device.type == "cpu"
+
+
+def test_precomputed_features_move_too():
+    batch = small_batch(2)
+    batch.features = torch.zeros(2, 4, 8, 8)
+    assert batch.to("meta").features.device.type == "meta"
+
+
+def test_the_length_of_a_batch_is_its_number_of_examples():
+    assert len(small_batch(3)) == 3
+
+
+def test_prompts_move_their_vision_inputs():
+    prompts = Prompts(torch.zeros(1, 2), torch.ones(1, 2), {"pixel_values": torch.zeros(4, 8)})
+    assert prompts.to("meta").vision["pixel_values"].device.type == "meta"
+
+
+def test_nested_structures_move():
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    policy = PolicyOutput(torch.zeros(2, 5, 8), mask, mask, mask, mask, prompt_length=2)
+    logits = torch.zeros(2, 1, 4, 4)
+    output = SegmentationOutput(logits, logits, torch.ones(2, 1, dtype=torch.bool), policy, completions())
+    moved = output.to("meta")
+    assert moved.policy.hidden.device.type == "meta"
+    assert moved.completions.ids.device.type == "meta"
+    assert moved.completions.texts == ["a", "b"]
+    assert moved.policy.prompt_length == 2
+
+
+def test_no_prior_is_finite_in_half_precision_and_means_nothing():
+    logit = torch.tensor(NO_PRIOR_LOGIT, dtype=torch.float16)
+    assert logit.isfinite()
+    assert logit.sigmoid() == 0
