@@ -93,7 +93,7 @@ def _rgb(image: Any) -> np.ndarray:
 
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)
-        if values.max(initial=0) > 255:  # 16 bit: 65 535 is white
+        if image.mode.startswith("I;16") or values.max(initial=0) > 255:  # 16 bit: 65 535 is white
             values = values / 257
         image = Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
