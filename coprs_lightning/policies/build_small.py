@@ -3,8 +3,8 @@
     python -m coprs_lightning.policies.build_small
 
 The tokenizer is a byte-level BPE with Qwen's pre-tokenisation, trained on ``shipped/words.txt`` so that each of those
-words is one token and any other text still encodes. Everything is saved in the format of a public checkpoint and loaded
-by the same code.
+words is one token (three where it has a hyphen) and any other text still encodes. Everything is saved in the format
+of a public checkpoint and loaded by the same code.
 """
 
 from __future__ import annotations

@@ -17,6 +17,19 @@ from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTem
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts
 
 
+def vision_tower(lm: Any) -> nn.Module:
+    """The part of a transformers model that encodes images.
+
+    Raises:
+        ValueError: when it is not where those we know have it.
+    """
+    for name in ("visual", "vision_tower", "vision_model"):
+        tower = getattr(lm.model, name, None)
+        if isinstance(tower, nn.Module):
+            return tower
+    raise ValueError(f"train_vision: false, but {type(lm).__name__} has no vision tower that we know of.")
+
+
 class HFPolicy(Policy):
     """A transformers image-text-to-text model as the policy.
 
@@ -62,15 +75,15 @@ class HFPolicy(Policy):
         self.concentration_id = self._register_concentration_token()
         self.lm.generation_config = self._neutral_generation()
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
-        if gradient_checkpointing:
-            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        if gradient_checkpointing and not self.frozen:
+            self._save_activation_memory()
         if not train_vision:
-            vision = getattr(self.lm.model, "visual", None) or getattr(self.lm.model, "vision_tower", None)
-            if vision is None:
-                raise ValueError(
-                    f"train_vision: false, but {type(self.lm).__name__} has no vision tower that we know of."
-                )
-            vision.requires_grad_(False)
+            vision_tower(self.lm).requires_grad_(False)
+
+    def _save_activation_memory(self) -> None:
+        # transformers 6 drops the second name, early 5 has no first
+        enable = getattr(self.lm, "activation_checkpointing_enable", None) or self.lm.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
 
     def _register_concentration_token(self) -> int:
         self.tokenizer.add_tokens([CONCENTRATION_TOKEN], special_tokens=True)

@@ -75,6 +75,7 @@ def load_model(source: str, random_weights: bool, overrides: dict[str, Any], dty
     config = AutoConfig.from_pretrained(source)
     if overrides:
         config = type(config).from_dict(_merged(config.to_dict(), overrides, "config_overrides"))
+        _insist(config, overrides)
     kind: Any = dtype if dtype == "auto" else getattr(torch, dtype)
     if random_weights:
         kind = torch.float32 if dtype == "auto" else kind
@@ -97,3 +98,14 @@ def _merged(values: dict[str, Any], overrides: dict[str, Any], where: str) -> di
         nested = isinstance(value, dict) and isinstance(values[name], dict)
         merged[name] = _merged(values[name], value, f"{where}.{name}") if nested else value
     return merged
+
+
+def _insist(config: Any, overrides: dict[str, Any]) -> None:
+    """Set what the configuration's own rules changed back (tied embeddings, say, which it takes from the text part)."""
+    for name, value in overrides.items():
+        current = getattr(config, name)
+        if isinstance(value, dict):
+            if not isinstance(current, dict):
+                _insist(current, value)
+        elif current != value:
+            setattr(config, name, value)
