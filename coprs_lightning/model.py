@@ -86,12 +86,16 @@ class CoprsModel(nn.Module):
         return self.backbone.image_size
 
     def features(self, batch: SegmentationBatch) -> Tensor:
-        """(B, C, h, w) features, from the batch where they are precomputed, else from the backbone."""
+        """(B, C, h, w) features: from the batch where they are precomputed, else from the backbone, once a frame."""
         if batch.features is not None:
             return batch.features.to(self.dtype)
+        frames, valid_sizes, inverse = batch.frames, batch.valid_sizes, None
+        if batch.frame_index is not None:
+            first, inverse = batch.frame_index.unique(return_inverse=True)
+            frames, valid_sizes = frames[first], valid_sizes[first]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone.frozen):
-            features: Tensor = self.backbone(batch.frames, batch.valid_sizes)
-        return features
+            features: Tensor = self.backbone(frames, valid_sizes)
+        return features if inverse is None else features[inverse]
 
     @property
     def dtype(self) -> torch.dtype:

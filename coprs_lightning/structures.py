@@ -78,6 +78,8 @@ class SegmentationBatch(_Movable):
         reasonings: B written chains of thought or ``None``.
         kinds: B kinds of question.
         features: (B, C, h, w) precomputed backbone features, or ``None``.
+        frame_index: (B,) int64, for every example the first one of the batch with the same frame, so that features are
+            computed once an image; ``None`` where every frame is its own.
     """
 
     keys: list[str]
@@ -91,6 +93,7 @@ class SegmentationBatch(_Movable):
     reasonings: list[str | None]
     kinds: list[str]
     features: Tensor | None = None
+    frame_index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

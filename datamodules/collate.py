@@ -28,8 +28,11 @@ class FrameCollator:
         Raises:
             ValueError: some examples have precomputed features and some have none, or their shapes differ.
         """
-        images = [torch.from_numpy(example.image).permute(2, 0, 1).contiguous() for example in examples]
-        framed = [to_frame(image, self.image_size) for image in images]
+        first = _first_with_same_image(examples)
+        unique = {i: torch.from_numpy(examples[i].image).permute(2, 0, 1).contiguous() for i in set(first)}
+        images = [unique[i] for i in first]
+        unique_frames = {i: to_frame(image, self.image_size) for i, image in unique.items()}
+        framed = [unique_frames[i] for i in first]
         masks = [torch.from_numpy(example.mask) for example in examples]
         soft = [to_frame(mask[None].float(), self.image_size)[0] for mask in masks]
         return SegmentationBatch(
@@ -44,7 +47,14 @@ class FrameCollator:
             reasonings=[example.reasoning for example in examples],
             kinds=[example.kind for example in examples],
             features=_stack_features(examples),
+            frame_index=torch.tensor(first) if len(unique) < len(examples) else None,
         )
+
+
+def _first_with_same_image(examples: list[Example]) -> list[int]:
+    """For every example the first one that holds the very same pixels (the reader shares them between questions)."""
+    seen: dict[int, int] = {}
+    return [seen.setdefault(id(example.image), i) for i, example in enumerate(examples)]
 
 
 def _stack_features(examples: list[Example]) -> Tensor | None:

@@ -43,6 +43,8 @@ class ShardDataModule(Recorded, LightningDataModule):
         eval_unit: the same in evaluation; a target's ``first`` expression stands for it there.
         expression: which expression stands for a training target: ``random`` (anew each epoch) or ``first``.
         shuffle_buffer: training examples held for shuffling in each worker; they are held undecoded.
+        questions_together: training questions about one image that are kept in one batch; the backbone then encodes the
+            image once for all of them, and the model has to tell its objects apart. 1 shuffles all questions freely.
         seed: of order, shuffle and random expressions.
         image_size: side of the frame in pixels; the command line links it from the model's backbone.
         max_bad_fraction: the run stops when more than this share of a rank's images is unusable. With few images that
@@ -65,6 +67,7 @@ class ShardDataModule(Recorded, LightningDataModule):
         eval_unit: Unit = "target",
         expression: Expression = "random",
         shuffle_buffer: int = 1000,
+        questions_together: int = 1,
         seed: int = 0,
         image_size: int = 1024,
         max_bad_fraction: float = 0.01,
@@ -74,6 +77,7 @@ class ShardDataModule(Recorded, LightningDataModule):
         # a rank without a shard gives no batch in evaluation; Lightning refuses that unless told otherwise
         self.allow_zero_length_dataloader_with_multiple_devices = True
         _check_at_least(1, batch_size=batch_size, shuffle_buffer=shuffle_buffer, image_size=image_size)
+        _check_at_least(1, questions_together=questions_together)
         _check_at_least(1, eval_batch_size=eval_batch_size, limit_examples=limit_examples)
         _check_at_least(0, num_workers=num_workers, seed=seed)
         if not 0 <= max_bad_fraction < 1:
@@ -88,6 +92,7 @@ class ShardDataModule(Recorded, LightningDataModule):
         self.eval_unit: Unit = eval_unit
         self.expression: Expression = expression
         self.shuffle_buffer = shuffle_buffer
+        self.questions_together = questions_together
         self.seed = seed
         self.image_size = image_size
         self.max_bad_fraction = max_bad_fraction
@@ -149,6 +154,7 @@ class ShardDataModule(Recorded, LightningDataModule):
             num_workers=self.num_workers,
             max_bad_fraction=self.max_bad_fraction,
             shuffle_buffer=self.shuffle_buffer,
+            questions_together=self.questions_together,
             seed=self.seed,
             batches=max(1, examples // (self.batch_size * world_size)),
         )

@@ -46,6 +46,7 @@ class StreamOptions:
         num_workers: loader workers of this process.
         max_bad_fraction: share of the images that may be unusable before the run stops.
         shuffle_buffer: questions held for shuffling (undecoded, so cheap).
+        questions_together: training questions about one image that stay neighbours through the shuffle.
         seed: of shard order, shuffle and the choice of expressions.
         batches: batches an epoch on every rank when training, ``None`` in evaluation (everything once, in order).
     """
@@ -58,6 +59,7 @@ class StreamOptions:
     num_workers: int
     max_bad_fraction: float
     shuffle_buffer: int = 1
+    questions_together: int = 1
     seed: int = 0
     batches: int | None = None
 
@@ -170,8 +172,11 @@ class _Reading:
         shards = self.shards if number == 0 else [self.shards[i] for i in rng.permutation(len(self.shards))]
         stages: list[Any] = [lambda: iter(shards), lambda source: self._ask(source, number)]
         if self.options.batches is not None:
-            size = max(1, self.options.shuffle_buffer)
+            together = self.options.questions_together
+            size = max(1, self.options.shuffle_buffer // together)
+            stages.append(lambda asked: _bundles(asked, together))
             stages.append(wds.filters.shuffle(size, initial=size, rng=random.Random(int(rng.integers(2**63)))))
+            stages.append(itertools.chain.from_iterable)
         stages += [lambda asked: itertools.islice(asked, skip, None), self._decode]
         return iter(wds.DataPipeline(*stages))
 
@@ -228,3 +233,10 @@ class _Reading:
                 "raise data.init_args.max_bad_fraction."
             )
         logger.warning("Skipped %s (bad image %d of %d, epoch %d).", bad, count, self.rank_images, self.epoch)
+
+
+def _bundles(asked: Iterable[_Asked], most: int) -> Iterator[list[_Asked]]:
+    """Up to ``most`` neighbouring questions about the same sample at a time."""
+    for _, questions_of_one in itertools.groupby(asked, key=lambda item: id(item.sample)):
+        while bundle := list(itertools.islice(questions_of_one, most)):
+            yield bundle
