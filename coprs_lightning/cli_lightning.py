@@ -52,6 +52,10 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     },
     "iou": {"class_path": "callbacks.iou.IoUMetrics"},
     "nan_guard": {"class_path": "callbacks.nan_guard.NaNGuard"},
+    "panels": {"class_path": "callbacks.heatmap_panels.HeatmapPanels"},
+    "progress": {"class_path": "callbacks.progress.CoprsProgressBar"},
+    "provenance": {"class_path": "callbacks.provenance.Provenance"},
+    "results": {"class_path": "callbacks.results.ResultsWriter"},
 }
 """Callbacks that every run has, in sections of their own so that no list in an overlay can drop them."""
 
@@ -144,16 +148,23 @@ class CoprsCLI(LightningCLI):
         """Build the trainer with the run's folder, default loggers and default callbacks."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         config["default_root_dir"] = str(config["default_root_dir"] or default_root(str(self.subcommand)))
-        if config["logger"] in (None, True) and not config["fast_dev_run"]:
+        if config["logger"] in (None, True) and not config["fast_dev_run"] and not config["barebones"]:
             config["logger"] = default_loggers(config["default_root_dir"])
         return self._instantiate_trainer(config, self._default_callbacks(config))
 
     def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
+        """The callbacks of every run, without those that the trainer's options leave no room for."""
         section = self._get(self.config_init, "callbacks", default=Namespace())
         found = [callback for callback in section.as_dict().values() if callback is not None]
-        saves = self.subcommand == "fit" and config["enable_checkpointing"] is not False
-        saves = saves and not config["barebones"] and not config["fast_dev_run"]
-        return [callback for callback in found if saves or not isinstance(callback, pl.callbacks.Checkpoint)]
+        own = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
+        unwanted: list[type] = []
+        if self.subcommand != "fit" or config["enable_checkpointing"] is False or config["fast_dev_run"]:
+            unwanted.append(pl.callbacks.Checkpoint)
+        if config["enable_progress_bar"] is False or any(isinstance(o, pl.callbacks.ProgressBar) for o in own):
+            unwanted.append(pl.callbacks.ProgressBar)
+        if config["barebones"]:
+            return []
+        return [callback for callback in found if not isinstance(callback, tuple(unwanted))]
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run; where weights do not fit, say which option differs from the checkpoint's."""
@@ -201,6 +212,7 @@ def run(words: list[str]) -> CoprsCLI:
         save_config_callback=RunFolder,
         seed_everything_default=1,
         auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,  # specs do that, without pickle
         parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False, "prog": "coprs"},
         args=words,
     )
@@ -210,7 +222,8 @@ def _quieten() -> None:
     """Keep advertisements and a library's own deprecations off the terminal."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
     warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated")
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")  # RunFolder sees to that
+    # RunFolder and default_loggers see to it that nothing gets lost there
+    warnings.filterwarnings("ignore", r"(Checkpoint|Experiment logs) directory .* exists and is not empty")
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -23,8 +23,11 @@ def default_root(command: str) -> str:
 
 
 def default_loggers(root: str) -> list[Logger]:
-    """TensorBoard and CSV, both below the run's folder; every start gets a version of its own."""
-    return [TensorBoardLogger(root, name="tensorboard"), CSVLogger(root, name="csv")]
+    """TensorBoard and CSV, both in ``<root>/logs/version_N``; every start of a run gets the next N."""
+    found = (re.fullmatch(r"version_(\d+)", path.name) for path in Path(root, "logs").glob("*"))
+    versions = [int(match[1]) for match in found if match]
+    version = max(versions, default=-1) + 1
+    return [TensorBoardLogger(root, name="logs", version=version), CSVLogger(root, name="logs", version=version)]
 
 
 class RunFolder(SaveConfigCallback):

@@ -66,7 +66,9 @@ def test_every_link_names_a_real_option() -> None:
 
 
 def test_default_callbacks_are_there(tiny: Path) -> None:
-    cli = run(["fit", "--config", str(tiny)])
+    cli = run(
+        ["fit", "--config", str(tiny), "--callbacks.panels", "HeatmapPanels", "--trainer.enable_progress_bar", "true"]
+    )
     expected = {spec["class_path"].rpartition(".")[2] for spec in CALLBACKS.values()}
     assert expected <= callback_names(cli)
     checkpoint = cli.trainer.checkpoint_callback
@@ -78,6 +80,22 @@ def test_a_list_of_callbacks_in_a_config_drops_none_of_the_defaults(tiny: Path, 
     overlay = write_config(tmp_path / "o.yaml", {"trainer": {"callbacks": [{"class_path": "LearningRateMonitor"}]}})
     cli = run(["fit", "--config", str(tiny), "--config", str(overlay)])
     assert {"IoUMetrics", "NaNGuard", "ModelCheckpoint", "LearningRateMonitor"} <= callback_names(cli)
+
+
+def test_options_of_the_trainer_leave_no_room_for_some(tiny: Path) -> None:
+    assert "CoprsProgressBar" not in callback_names(run(["fit", "--config", str(tiny)]))
+    own = ["--trainer.enable_progress_bar", "true", "--trainer.callbacks+", "TQDMProgressBar"]
+    names = callback_names(run(["fit", "--config", str(tiny), *own]))
+    assert "TQDMProgressBar" in names
+    assert "CoprsProgressBar" not in names
+
+
+def test_a_barebones_trainer_has_none(tiny: Path) -> None:
+    content = yaml.safe_load(tiny.read_text())
+    content["trainer"] = {"barebones": True, "accelerator": "cpu", "max_steps": 1}
+    cli = run(["fit", "--config", str(write_config(tiny, content))])
+    assert "IoUMetrics" not in callback_names(cli)
+    assert cli.trainer.loggers == []
 
 
 def test_default_callbacks_can_be_changed_and_turned_off(tiny: Path) -> None:
@@ -98,8 +116,8 @@ def test_checkpointing_can_be_turned_off(tiny: Path, tmp_path: Path) -> None:
 def test_tensorboard_and_csv_are_on_by_default(tiny: Path, tmp_path: Path) -> None:
     main(["fit", "--config", str(tiny)])
     run_folder = tmp_path / "run"
-    assert list(run_folder.glob("tensorboard/version_0/events.*"))
-    with (run_folder / "csv" / "version_0" / "metrics.csv").open() as file:
+    assert list(run_folder.glob("logs/version_0/events.*"))
+    with (run_folder / "logs" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert any(row["val/giou"] for row in rows)
     assert any(row["train/loss"] for row in rows)

@@ -18,7 +18,7 @@ def names(folder: Path) -> set[str]:
 
 def test_a_run_keeps_config_and_checkpoints_in_its_folder(tiny: Path, tmp_path: Path) -> None:
     main(["fit", "--config", str(tiny)])
-    assert names(tmp_path / "run") == {"config.yaml", "checkpoints", "tensorboard", "csv"}
+    assert names(tmp_path / "run") == {"config.yaml", "checkpoints", "logs", "results.json"}
     assert "last.ckpt" in names(tmp_path / "run" / "checkpoints")
     assert any(name.startswith("step=2-giou=") for name in names(tmp_path / "run" / "checkpoints"))
 
@@ -35,16 +35,16 @@ def test_a_second_run_in_the_same_folder_is_numbered(
     assert names(folder / "checkpoints-2") >= {"last.ckpt"}
     assert yaml.safe_load((folder / "config-2.yaml").read_text())["model"]["optimizer"]["learning_rate"] == 0.5
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["optimizer"]["learning_rate"] == 0.001
-    assert {"version_0", "version_1"} == names(folder / "csv")
+    assert {"version_0", "version_1"} == names(folder / "logs")
 
 
 def test_a_resumed_run_goes_on_in_its_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     main(["fit", "--config", str(tiny)])
     main(["fit", "--config", str(tiny), "--ckpt_path", str(folder)])
-    assert names(folder) == {"config.yaml", "checkpoints", "tensorboard", "csv"}
+    assert names(folder) == {"config.yaml", "checkpoints", "logs", "results.json"}
     main(["fit", "--config", str(tiny), "--ckpt_path", str(folder), "--trainer.max_steps", "3"])
-    assert names(folder) == {"config.yaml", "config-2.yaml", "checkpoints", "tensorboard", "csv"}
+    assert names(folder) == {"config.yaml", "config-2.yaml", "checkpoints", "logs", "results.json"}
     assert "the config differs from the one there; it is written to config-2.yaml" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ SLOTS = ("policies", "backbones", "aggregators", "heatmap_heads", "decoders")
 PLAIN = ("structures", "prompts", "geometry", "importing", "spec", "component", "schedule")
 
 LAYERS: dict[str, tuple[str, ...]] = {
-    **{name: PLAIN for name in PLAIN},
+    **dict.fromkeys(PLAIN, PLAIN),
     "losses": (*PLAIN, "losses"),
     "metrics": (*PLAIN, "metrics"),
     **{slot: (*PLAIN, slot) for slot in SLOTS},

@@ -23,7 +23,7 @@ def fitted(tiny: Path, *flags: str) -> CoprsCLI:
 
 def test_logged_keys(tiny: Path, tmp_path: Path) -> None:
     fitted(tiny)
-    with (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open() as file:
+    with (tmp_path / "run" / "logs" / "version_0" / "metrics.csv").open() as file:
         keys = set(next(csv.reader(file)))
     losses = {f"train/loss{name}" for name in ("", "/language", "/segmentation", "/dice", "/focal", "/heatmap_bce")}
     assert losses <= keys
@@ -93,7 +93,7 @@ def test_options_changed_on_resuming_win_over_the_checkpoints(tiny: Path, tmp_pa
     cli = fitted(tiny, "--trainer.max_steps", "6", "--ckpt_path", str(tmp_path / "run"), *changed)
     group = cli.trainer.optimizers[0].param_groups[0]
     assert (group["initial_lr"], group["weight_decay"]) == (0.5, 0.25)
-    with (tmp_path / "run" / "csv" / "version_1" / "metrics.csv").open() as file:
+    with (tmp_path / "run" / "logs" / "version_1" / "metrics.csv").open() as file:
         first = next(csv.DictReader(file))
     # step 2 of 6 of the new schedule at the new rate
     expected = 1 / 6.67 + (1 - 1 / 6.67) * (1 + torch.cos(torch.tensor(torch.pi * 2 / 5))) / 2

@@ -80,6 +80,7 @@ def tiny_config(data: Path, run: Path) -> dict[str, Any]:
         "trainer": {**TRAINER, "default_root_dir": str(run)},
         "model": MODEL,
         "data": {"class_path": "ShardDataModule", "init_args": {**splits, "batch_size": 4, "shuffle_buffer": 8}},
+        "callbacks": {"panels": None},  # half a second each
     }
     return copy.deepcopy(config)
 

@@ -36,7 +36,7 @@ def test_two_nodes_train_together(tiny_data: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
     assert [path.name for path in run.glob("config*.yaml")] == ["config.yaml"]
-    with (run / "csv" / "version_0" / "metrics.csv").open() as file:
+    with (run / "logs" / "version_0" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/n"]]
     # one of the two examples a rank: the second rank's was counted too
     assert [float(row["val/n"]) for row in rows] == [2.0]
