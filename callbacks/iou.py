@@ -31,7 +31,8 @@ class IoUMetrics(Callback):
     - ``n``: number of examples.
 
     Several dataloaders are pooled. Values are equal on every process and do not depend on how examples are spread over
-    processes, provided that the sampler gives each example once.
+    processes, provided that the sampler gives each example once. A process may have no examples, but it has to run the
+    loop: Lightning skips it for a loader of length 0, and the other processes would wait.
 
     Args:
         thresholds: IoUs at which precision is reported.

@@ -65,12 +65,16 @@ class ShardLoader:
         )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank."""
+        """Batches of a whole epoch on this rank; 1 in evaluation where the rank has none.
+
+        Lightning skips the evaluation loop of a rank whose loader is empty, and the others would wait for it forever
+        where metrics are gathered.
+        """
         options = self.stream.options
         if options.batches is not None:
             return options.batches
         loads = [sum(shard.examples for shard in shards) for shards in self.stream.deal(0)]
-        return sum(-(-load // options.batch_size) for load in loads)
+        return max(1, sum(-(-load // options.batch_size) for load in loads))
 
     def __iter__(self) -> Iterator[SegmentationBatch]:
         epoch = self._epochs.epoch

@@ -1,0 +1,158 @@
+"""Logged scores against a loop over examples, alone and on two processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from callbacks.iou import IoUMetrics
+from coprs_lightning.geometry import restore
+from coprs_lightning.prompts import parse_completion
+from datamodules.shard_datamodule import ShardDataModule
+from tests.callbacks.tiny import FRAME, TinySegmenter, loader, text_of, trainer
+from tests.datamodules.build import make_split
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def oracle(module, count):
+    """Every logged score, from NumPy counts of one example at a time."""
+    rows = []
+    for batch in loader(range(count), batch_size=1):
+        with torch.no_grad():
+            output = module.validation_step(batch, 0)
+        truth, ignore = batch.original_masks[0].numpy(), batch.original_ignores[0]
+        counted = np.ones_like(truth) if ignore is None else ~ignore.numpy()
+        ious, pixels = [], []
+        for logits in (output.mask_logits, output.heatmap_logits):
+            whole = restore(logits[0], tuple(batch.valid_sizes[0].tolist()), truth.shape, FRAME)
+            pred = whole.max(dim=0).values.numpy() > 0
+            both, either = (pred & truth & counted).sum(), ((pred | truth) & counted).sum()
+            ious.append(both / either if either else 1.0)
+            pixels.append((both, either))
+        text = output.completions.texts[0]
+        rows.append((ious, pixels, text, batch.kinds[0]))
+    mask, heatmap = (np.array([row[0][i] for row in rows]) for i in range(2))
+    pixels = np.array([row[1] for row in rows]).sum(axis=0)
+    texts = [row[2] for row in rows]
+    scores = {"giou": mask.mean(), "ciou": pixels[0, 0] / pixels[0, 1], "n": count}
+    scores |= {"heatmap_giou": heatmap.mean(), "heatmap_ciou": pixels[1, 0] / pixels[1, 1]}
+    scores |= {f"precision@{t}": (mask >= t).mean() for t in (0.5, 0.6, 0.7, 0.8, 0.9)}
+    scores["format_rate"] = np.mean([parse_completion(text).well_formed for text in texts])
+    scores["token_rate"] = np.mean(["<REF_POS>" in text for text in texts])
+    scores["completion_length"] = np.mean([len(text.split()) for text in texts])
+    for kind in ("color", "position"):
+        scores[f"giou/{kind}"] = mask[[row[3] == kind for row in rows]].mean()
+    return scores
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_logged_scores_equal_the_loop(tmp_path, stage):
+    module = TinySegmenter()
+    run = trainer(tmp_path, IoUMetrics())
+    getattr(run, {"val": "validate", "test": "test"}[stage])(module, loader(range(11), 3), verbose=False)
+    logged = {name: float(value) for name, value in run.callback_metrics.items()}
+    expected = {f"{stage}/{name}": value for name, value in oracle(module, 11).items()}
+    assert set(logged) == set(expected)
+    assert logged == pytest.approx(expected, abs=1e-12)
+    assert 0 < logged[f"{stage}/format_rate"] < 1
+    assert 0 < logged[f"{stage}/giou"] < 1
+
+
+def test_an_answer_without_a_token_is_an_empty_mask(tmp_path):
+    index = 6
+    assert "<REF_POS>" not in text_of(f"{index:03d}")
+    run = trainer(tmp_path, IoUMetrics(per_kind=False, thresholds=(0.5,)))
+    run.validate(TinySegmenter(), loader(range(index, index + 1)), verbose=False)
+    scores = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert scores["val/giou"] == scores["val/heatmap_giou"] == scores["val/token_rate"] == 0
+    assert "val/precision@0.5" in scores
+    assert "val/precision@0.6" not in scores
+    assert not any(name.startswith("val/giou/") for name in scores)
+
+
+def test_each_epoch_starts_anew_and_the_sanity_check_leaves_nothing(tmp_path):
+    module = TinySegmenter()
+    seen = []
+
+    class Watch(EarlyStopping):
+        def on_validation_end(self, trainer, pl_module):
+            super().on_validation_end(trainer, pl_module)
+            if not trainer.sanity_checking:
+                seen.append((oracle(pl_module, 5), {k: float(v) for k, v in trainer.callback_metrics.items()}))
+
+    watch = Watch("val/giou", mode="max", patience=10)
+    run = trainer(tmp_path, IoUMetrics(), watch, max_epochs=3, num_sanity_val_steps=2)
+    run.fit(module, loader(range(6)), loader(range(5)))
+    assert len(seen) == 3
+    for expected, logged in seen:
+        assert logged["val/n"] == 5
+        assert {k[4:]: v for k, v in logged.items() if k[:4] == "val/"} == pytest.approx(expected, abs=1e-12)
+    assert seen[-1][1]["val/giou"] != seen[0][1]["val/giou"]
+
+
+def test_the_best_checkpoint_is_found_by_giou(tmp_path):
+    best = ModelCheckpoint(tmp_path / "best", monitor="val/giou", mode="max", filename="{step}")
+    giou = []
+
+    class Note(IoUMetrics):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            giou.append(float(self.scores()["giou"]))
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    run = trainer(tmp_path, Note(), best, max_epochs=6, enable_checkpointing=True)
+    run.fit(TinySegmenter(), loader(range(12)), loader(range(8)))
+    assert float(best.best_model_score) == max(giou)
+    assert Path(best.best_model_path).name == f"step={6 * (giou.index(max(giou)) + 1)}.ckpt"
+    assert max(giou) > 0.7  # it learns
+    again = trainer(tmp_path, IoUMetrics())
+    again.validate(TinySegmenter(), loader(range(8)), ckpt_path=best.best_model_path, verbose=False)
+    assert float(again.callback_metrics["val/giou"]) == max(giou)
+
+
+def test_a_step_that_returns_something_else_is_named(tmp_path):
+    class Wrong(TinySegmenter):
+        def validation_step(self, batch, batch_idx):
+            return None
+
+    with pytest.raises(TypeError, match="evaluation step of Wrong returned NoneType.*Return the SegmentationOutput"):
+        trainer(tmp_path, IoUMetrics()).validate(Wrong(), loader(range(2)), verbose=False)
+
+
+def test_two_uneven_processes_log_what_one_does_and_none_waits_for_the_other(tmp_path):
+    """7 and 4 examples, also with every callback at work; 3 and none in a split of one shard."""
+    split = make_split(tmp_path / "split", 3)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "PL_GLOBAL_SEED": "3"}
+    words = [*command, "-m", "tests.callbacks.two_processes", str(tmp_path)]
+    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "sync_dist" not in done.stderr  # Lightning's advice to average over processes, which would be wrong here
+
+    data = ShardDataModule(test=str(split), image_size=FRAME)
+    for name, given in {"uneven": {"dataloaders": loader(range(11))}, "idle": {"datamodule": data}}.items():
+        torch.manual_seed(0)
+        run = trainer(tmp_path, IoUMetrics())
+        run.test(TinySegmenter(), **given, verbose=False)
+        alone = {key: repr(float(value)) for key, value in run.callback_metrics.items()}
+        for rank in range(2):
+            together = json.loads((tmp_path / f"{name}-{rank}.json").read_text())
+            assert together == alone, (name, rank)
+        assert not math.isnan(float(alone["test/giou"]))
+
+    results = json.loads((tmp_path / "fit" / "results.json").read_text())
+    assert results["n"] == 11
+    assert results["seed"] == 3
+    record = json.loads((tmp_path / "fit" / "provenance.json").read_text())
+    assert (record["status"], record["machine"]["world_size"]) == ("finished", 2)
+    assert len(list((tmp_path / "fit" / "panels").rglob("*.png"))) == 2
+    assert done.stdout.count("training ended at step 2") == 1

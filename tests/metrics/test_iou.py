@@ -1,0 +1,164 @@
+"""Scores against plain NumPy loops and scikit-image / SciPy, one process against two."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coprs_lightning.metrics import CompletionRates, SegmentationIoU, intersection_and_union
+from coprs_lightning.metrics.iou import DEFAULT_THRESHOLDS, ciou, example_iou, giou, precision_at
+from tests.metrics.random_examples import KINDS, completion, random_example
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def fill(metric, seeds):
+    for seed in seeds:
+        metric.update(*random_example(seed))
+    return metric
+
+
+def oracle(seeds):
+    """gIoU, cIoU, precision and gIoU by kind, pixel by pixel."""
+    counts, kinds = [], []
+    for seed in seeds:
+        pred, target, ignore, kind = random_example(seed)
+        both = either = 0
+        for y in range(pred.shape[0]):
+            for x in range(pred.shape[1]):
+                if ignore is not None and ignore[y, x]:
+                    continue
+                both += int(pred[y, x]) * int(target[y, x])
+                either += int(pred[y, x] or target[y, x])
+        counts.append((both, either))
+        kinds.append(kind)
+    ious = np.array([1.0 if either == 0 else both / either for both, either in counts])
+    total = np.array(counts).sum(axis=0)
+    scores = {"n": len(counts), "giou": ious.mean(), "ciou": total[0] / total[1]}
+    scores |= {f"precision@{t:g}": (ious >= t).mean() for t in DEFAULT_THRESHOLDS}
+    return scores | {f"giou/{k}": ious[np.array(kinds) == k].mean() for k in set(kinds) if k}
+
+
+def test_scores_equal_the_loop_over_pixels():
+    expected = oracle(range(30))
+    got = fill(SegmentationIoU(), range(30)).compute()
+    assert set(got) == set(expected)
+    assert {f"giou/{kind}" for kind in KINDS if kind} <= set(got)
+    for name, value in expected.items():
+        assert got[name].dtype == torch.float64
+        assert float(got[name]) == pytest.approx(value, abs=1e-14), name
+
+
+def test_iou_equals_scipys_jaccard_distance():
+    distance = pytest.importorskip("scipy.spatial.distance")
+    for seed in range(10):
+        pred, target, _, _ = random_example(seed)
+        intersection, union = intersection_and_union(pred, target)
+        expected = 1 - distance.jaccard(pred.flatten().numpy(), target.flatten().numpy()) if union else 1.0
+        assert example_iou(int(intersection), int(union)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_order_does_not_change_one_digit():
+    forward = fill(SegmentationIoU(), range(40)).compute()
+    backward = fill(SegmentationIoU(), reversed(range(40))).compute()
+    assert {k: float(v) for k, v in forward.items()} == {k: float(v) for k, v in backward.items()}
+
+
+def test_empty_against_empty_counts_as_right():
+    empty, full = torch.zeros(3, 4, dtype=torch.bool), torch.ones(3, 4, dtype=torch.bool)
+    metric = SegmentationIoU(thresholds=(1.0,))
+    metric.update(empty, empty)
+    scores = metric.compute()
+    assert [float(scores[name]) for name in ("giou", "ciou", "precision@1")] == [1, 1, 1]
+    metric.update(full, empty)
+    scores = metric.compute()
+    assert float(scores["giou"]) == 0.5
+    assert float(scores["ciou"]) == 0  # 0 of 12 pixels
+
+
+def test_ignored_pixels_count_neither_for_nor_against():
+    target = torch.tensor([[True, True, False, False]])
+    pred = torch.tensor([[True, False, True, False]])
+    ignore = torch.tensor([[False, True, True, False]])
+    assert [int(n) for n in intersection_and_union(pred, target)] == [1, 3]
+    assert [int(n) for n in intersection_and_union(pred, target, ignore)] == [1, 1]
+    assert [int(n) for n in intersection_and_union(pred, target, torch.ones_like(pred))] == [0, 0]
+
+
+def test_a_threshold_is_reached_by_equality():
+    assert precision_at([7 / 10, 0.69], 0.7) == 0.5
+
+
+def test_without_examples_scores_are_nan_and_warn():
+    with pytest.warns(UserWarning, match="SegmentationIoU has seen no example: its scores are NaN"):
+        scores = SegmentationIoU().compute()
+    assert float(scores.pop("n")) == 0
+    assert len(scores) == 2 + len(DEFAULT_THRESHOLDS)
+    assert all(math.isnan(value) for value in scores.values())
+    assert math.isnan(giou([]))
+    assert math.isnan(ciou([], []))
+    assert math.isnan(precision_at([], 0.5))
+
+
+def test_reset_forgets_and_copies_are_independent():
+    metric = fill(SegmentationIoU(), range(5))
+    copy = metric.clone()
+    metric.reset()
+    fill(metric, range(3))
+    assert float(metric.compute()["n"]) == 3
+    assert float(copy.compute()["n"]) == 5
+    assert float(metric.compute()["giou"]) == pytest.approx(oracle(range(3))["giou"], abs=1e-14)
+
+
+def test_names_of_kinds_may_be_in_any_script():
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    metric = SegmentationIoU()
+    for kind in ("größe", "位置", "", "größe"):
+        metric.update(mask, mask if kind else ~mask, None, kind)
+    scores = metric.compute()
+    assert {name for name in scores if "/" in name} == {"giou/größe", "giou/位置"}
+    assert float(scores["giou"]) == 0.75
+    assert not any("/" in name for name in fill(SegmentationIoU(per_kind=False), range(5)).compute())
+
+
+@pytest.mark.parametrize("threshold", [0, -0.5, 1.5, 50])
+def test_thresholds_are_shares(threshold):
+    with pytest.raises(ValueError, match=rf"thresholds must lie in \(0, 1\], got {threshold}"):
+        SegmentationIoU(thresholds=(0.5, threshold))
+
+
+def test_masks_of_another_size_or_type_are_refused():
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"pred has size \(2, 8\), target has \(4, 4\)"):
+        intersection_and_union(mask.reshape(2, 8), mask)
+    with pytest.raises(ValueError, match=r"ignore has size \(4,\)"):
+        intersection_and_union(mask, mask, mask[0])
+    with pytest.raises(ValueError, match="pred must be a bool mask, got torch.float32: threshold logits"):
+        intersection_and_union(mask.float(), mask)
+
+
+def test_two_processes_give_the_digits_of_one(tmp_path):
+    """Uneven shares, a process without examples, and no example at all."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    words = [*command, "-m", "tests.metrics.two_processes", str(tmp_path)]
+    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name, examples in {"uneven": 11, "one_idle": 3, "none": 0}.items():
+        rates = CompletionRates()
+        for seed in range(examples):
+            rates.update(*completion(seed))
+        alone = {"scores": fill(SegmentationIoU(), range(examples)).compute(), "rates": rates.compute()}
+        expected = {key: {k: repr(float(v)) for k, v in values.items()} for key, values in alone.items()}
+        for rank in range(2):
+            assert json.loads((tmp_path / f"{name}-{rank}.json").read_text()) == expected, name
+    # after a synchronised compute each process goes on with its own examples
+    assert [json.loads((tmp_path / f"own-{rank}.json").read_text()) for rank in range(2)] == [7, 4]
