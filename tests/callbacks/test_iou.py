@@ -124,7 +124,7 @@ def test_a_step_that_returns_something_else_is_named(tmp_path):
         def validation_step(self, batch, batch_idx):
             return None
 
-    with pytest.raises(TypeError, match="evaluation step of Wrong returned NoneType.*Return the SegmentationOutput"):
+    with pytest.raises(TypeError, match=r"evaluation step of Wrong returned NoneType.*Return the SegmentationOutput"):
         trainer(tmp_path, IoUMetrics()).validate(Wrong(), loader(range(2)), verbose=False)
 
 

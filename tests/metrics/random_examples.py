@@ -9,7 +9,7 @@ KINDS = ("", "position", "attribute")
 
 
 def random_example(seed: int) -> tuple[Tensor, Tensor, Tensor | None, str]:
-    """Prediction, truth, ignored pixels and kind of question; every fifth truth is empty, every tenth prediction too."""
+    """Prediction, truth, ignored pixels and kind of question; every fifth truth and tenth prediction is empty."""
     generator = torch.Generator().manual_seed(seed)
     height, width = torch.randint(1, 14, (2,), generator=generator).tolist()
     target = torch.rand(height, width, generator=generator) > 0.5

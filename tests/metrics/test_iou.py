@@ -141,7 +141,7 @@ def test_masks_of_another_size_or_type_are_refused():
         intersection_and_union(mask.reshape(2, 8), mask)
     with pytest.raises(ValueError, match=r"ignore has size \(4,\)"):
         intersection_and_union(mask, mask, mask[0])
-    with pytest.raises(ValueError, match="pred must be a bool mask, got torch.float32: threshold logits"):
+    with pytest.raises(ValueError, match=r"pred must be a bool mask, got torch\.float32: threshold logits"):
         intersection_and_union(mask.float(), mask)
 
 
