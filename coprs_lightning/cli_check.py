@@ -25,7 +25,7 @@ from coprs_lightning.cli_schema import (
     item_hint,
     parameters,
     resolve_class,
-    slot_class,
+    slot_bases,
     subclasses,
     suggest,
 )
@@ -117,7 +117,7 @@ class Checker:
             if option is None:
                 what = f"{path} has no option {key!r}" if path else f"there is no section {key!r}"
                 names = [name for name in options if f"{path}.{name}" not in self.link_targets]
-                hint = suggest(str(key), names, "Options" if path else "Sections")
+                hint = suggest(str(key), names, "Options" if path else "Sections") + self._group_hint(path, str(key))
                 self.problems.append(self._say(inner, f"{what}.{hint} Names must be written out in full."))
                 if not value:  # jsonargparse passes over an empty section
                     self.ignored.append(self.problems[-1])
@@ -126,8 +126,13 @@ class Checker:
             else:
                 self._value(inner, value, option.hint)
 
+    def _group_hint(self, path: str, key: str) -> str:
+        """Where to give a file of one section's options that was given as a whole config."""
+        inside = [name for name in ("trainer", "model") if not path and key in self.sections.get(name, {})]
+        return f" It is an option of {inside[0]}: give a file of such options as --{inside[0]} FILE." if inside else ""
+
     def _value(self, path: str, value: Any, hint: Any) -> None:
-        base, items = slot_class(hint), item_hint(hint)
+        bases, items = slot_bases(hint), item_hint(hint)
         if path in self.link_targets:
             self.ignored.append(self._say(path, f"is derived from {self.link_targets[path]}; leave it out."))
         elif value is None or (isinstance(value, str) and "${" in value):
@@ -135,12 +140,12 @@ class Checker:
         elif isinstance(value, list) and items is not None:
             for i, item in enumerate(value):
                 self._value(f"{path}[{i}]", item, items)
-        elif items is not None and slot_class(items) is not None and isinstance(value, dict):
+        elif items is not None and slot_bases(items) and not bases and isinstance(value, dict):
             return  # `--list.option value`: an option of the last item; jsonargparse knows which
-        elif base is not None and isinstance(value, str | dict):
+        elif bases and isinstance(value, str | dict):
             if isinstance(value, str) and str in alternatives(hint):
                 return
-            self._slot(path, value, base)
+            self._slot(path, value, bases)
         elif dataclass_of(hint) is not None and (isinstance(value, dict) or is_config_name(value)):
             fields = parameters(dataclass_of(hint))
             self._group(path, value, dict(fields))
@@ -148,11 +153,11 @@ class Checker:
             self.given[path] = self._setting.origin
             self._leaves.append((path, value, hint, self._setting.origin))
 
-    def _slot(self, path: str, value: Any, base: type) -> None:
+    def _slot(self, path: str, value: Any, bases: tuple[type, ...]) -> None:
         """Walk a slot: a class name, ``{class_path, init_args}``, a file with that, or options of the class so far."""
         if is_config_name(value):
             with self._file(path, value) as inside:
-                self._slot(path, inside, base)
+                self._slot(path, inside, bases)
             return
         if isinstance(value, str):
             value = {"class_path": value}
@@ -164,7 +169,7 @@ class Checker:
             return
         if "class_path" in value:
             try:
-                cls = resolve_class(str(value["class_path"]), base)
+                cls = resolve_class(str(value["class_path"]), bases)
             except ValueError as error:
                 self.problems.append(self._say(path, str(error)))
                 return
@@ -246,8 +251,8 @@ class Checker:
             elif isinstance(option, Parameter) and inner in self.classes:
                 found += self._missing(f"{inner}.init_args", dict(parameters(self.classes[inner])))
             elif option.required and inner not in self.link_targets and not self._is_given(inner):
-                base = slot_class(option.hint)
-                hint = suggest("", subclasses(base)) if base is not None else ""
+                bases = slot_bases(option.hint)
+                hint = suggest("", subclasses(bases)) if bases else ""
                 found.append(
                     f"{inner} is not set and has no default.{hint} Give a --config that sets it, or --{inner}."
                 )

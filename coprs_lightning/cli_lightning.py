@@ -89,6 +89,7 @@ class CoprsCLI(LightningCLI):
         cli_configs.check_order(words)
         words = self._resolve_checkpoint(command, cli_configs.resolve_names(words))
         checker = self._check(command, words)
+        refuse_ignored(checker)
         try:
             self.config = parser.parse_args([command, *words])
         except (ArgumentError, TypeError, AttributeError) as error:  # the latter two: jsonargparse on odd YAML
@@ -101,7 +102,6 @@ class CoprsCLI(LightningCLI):
             raise UsageError(
                 f"an interpolation `${{…}}` in a config cannot be resolved: {_first_line(error)}"
             ) from error
-        refuse_ignored(checker)
         for text in checker.notes:
             note(text)
 

@@ -68,13 +68,14 @@ def alternatives(hint: Any) -> list[Any]:
     return [hint]
 
 
-def slot_class(hint: Any) -> type | None:
-    """The base class that a hint accepts by ``class_path``, or ``None`` for plain values."""
-    for member in alternatives(hint):
-        plain = not isinstance(member, type) or member.__module__.split(".")[0] in _PLAIN_MODULES
-        if not plain and not dataclasses.is_dataclass(member):
-            return member
-    return None
+def slot_bases(hint: Any) -> tuple[type, ...]:
+    """The base classes that a hint accepts by ``class_path``; none for plain values."""
+    classes = [member for member in alternatives(hint) if isinstance(member, type)]
+    return tuple(
+        cls
+        for cls in classes
+        if cls.__module__.split(".")[0] not in _PLAIN_MODULES and not dataclasses.is_dataclass(cls)
+    )
 
 
 def item_hint(hint: Any) -> Any | None:
@@ -90,10 +91,10 @@ def dataclass_of(hint: Any) -> type | None:
     return next((m for m in alternatives(hint) if isinstance(m, type) and dataclasses.is_dataclass(m)), None)
 
 
-def subclasses(base: type) -> dict[str, type]:
+def subclasses(bases: tuple[type, ...]) -> dict[str, type]:
     """Concrete classes of a slot that have been imported, by short name."""
     found: dict[str, type] = {}
-    pending = [base]
+    pending = list(bases)
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
@@ -105,24 +106,24 @@ def subclasses(base: type) -> dict[str, type]:
     return dict(sorted(found.items()))
 
 
-def resolve_class(name: str, base: type) -> type:
+def resolve_class(name: str, bases: tuple[type, ...]) -> type:
     """The class that a ``class_path`` means.
 
     Raises:
         ValueError: for an unknown, forbidden or unfitting class; with the choices.
     """
-    choices = subclasses(base)
+    choices, wanted = subclasses(bases), " or ".join(base.__name__ for base in bases)
     if "." not in name:
         if name in choices:
             return choices[name]
-        raise ValueError(f"no {base.__name__} is called {name!r}.{suggest(name, choices)}")
+        raise ValueError(f"no {wanted} is called {name!r}.{suggest(name, choices)}")
     check_allowed(name)
     try:
         cls = import_class(name)
     except ImportError as error:
         raise ValueError(f"{name!r} cannot be imported: {error}.{suggest(name.split('.')[-1], choices)}") from error
-    if not issubclass(cls, base):
-        raise ValueError(f"{name!r} is no {base.__name__}.{suggest(cls.__name__, choices)}")
+    if not issubclass(cls, bases):
+        raise ValueError(f"{name!r} is no {wanted}.{suggest(cls.__name__, choices)}")
     return cls
 
 

@@ -110,6 +110,7 @@ def test_mistakes_in_flags(flags: str, expected: str, tiny: Path, capsys: pytest
     ("overlay", "expected"),
     [
         ({"modle": {}}, "modle (OVERLAY): there is no section 'modle'. Did you mean model?"),
+        ({"strategy": "ddp"}, "It is an option of trainer: give a file of such options as --trainer FILE."),
         ({"model": {"heatmap_head": {"class_path": "FilmHead"}}}, "(OVERLAY): no HeatmapHead is called 'FilmHead'."),
         (
             {"model": {"heatmap_head": {"class_path": "FiLMHead", "init_args": {"with": 3}}}},

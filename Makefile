@@ -1,0 +1,58 @@
+# Everything runs in an environment of its own; a fresh machine needs python3 ≥ 3.10 and make.
+#   make quickstart [SEED=1]   synthetic shards, training on the CPU, results
+#   make test                  the fast tests          make test-all   the slow ones too
+#   make lint                  ruff and mypy           make install    the environment alone
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+SEED ?= 1
+RUN ?= runs/quickstart
+DATA ?= data/synthetic
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# two test processes on two cores: more threads would only get in each other's way
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# one test file a worker: fixtures of a session and of a module are made once
+PARALLEL := -n $(WORKERS) --dist loadfile
+
+.PHONY: install test test-slow test-all lint format quickstart clean
+.DEFAULT_GOAL := install
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@
+
+test: $(INSTALLED)
+	$(PYTEST) $(PARALLEL) -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
+
+test-all: test test-slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(DATA)/train/index.json: | $(INSTALLED)
+	$(BIN)/coprs data synthetic --output $(DATA)
+
+quickstart: $(DATA)/train/index.json
+	$(BIN)/coprs fit --config configs/quickstart.yaml --seed_everything $(SEED) --trainer.default_root_dir $(RUN)
+	$(BIN)/coprs show $(RUN)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,132 @@
+"""Every shipped config is executed: parsed and built, and run where its weights do not come from a hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coprs_lightning.cli import main
+from coprs_lightning.cli_lightning import run
+from coprs_lightning.losses.segmentation import SegmentationWeights
+from tests.conftest import REPO
+
+CONFIGS = REPO / "configs"
+FAST = ["--trainer.fast_dev_run", "true"]
+ON_CPU = [
+    *["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.num_nodes", "1"],
+    *["--trainer.strategy", "auto", "--trainer.plugins", "null"],
+]
+
+
+def found(pattern: str) -> list[Any]:
+    paths = sorted(CONFIGS.glob(pattern))
+    assert paths, f"no configs match {pattern}"
+    return [pytest.param(path, id=str(path.relative_to(CONFIGS))) for path in paths]
+
+
+def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The whole config that some words amount to."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "--print_config"])
+    content: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return content
+
+
+def from_hub(content: dict[str, Any]) -> bool:
+    return not content["model"]["policy"]["init_args"]["random_weights"]
+
+
+def on_tiny_data(data: Path) -> list[str]:
+    splits = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(data / split))]
+    return [*splits, "--data.batch_size", "2", "--data.eval_batch_size", "2", "--data.num_workers", "0"]
+
+
+def test_every_config_has_its_place() -> None:
+    places = {str(path.parent.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.y*ml")}
+    assert places == {".", "model", "model/loss", "data", "trainer"}
+    assert all(path.suffix == ".yaml" for path in CONFIGS.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("path", found("*.yaml"))
+def test_complete_configs(path: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = printed(["fit", "--config", str(path)], capsys)
+    if from_hub(content):
+        return
+    cli = run(["fit", "--config", str(path), *on_tiny_data(tiny_data), *ON_CPU, *FAST])
+    assert cli.trainer.global_step == 1
+
+
+def test_at_least_the_quickstart_runs_without_a_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not from_hub(printed(["fit", "--config", str(CONFIGS / "quickstart.yaml")], capsys))
+    assert from_hub(printed(["fit", "--config", str(CONFIGS / "coprs.yaml")], capsys))
+
+
+@pytest.mark.parametrize("path", found("model/*.yaml"))
+def test_models(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = yaml.safe_load(path.read_text())
+    content = printed(["fit", "--config", str(tiny), "--model", str(path)], capsys)
+    # every value of the file arrives: nothing is overridden or ignored
+    for slot, spec in given.items():
+        arrived = content["model"][slot]
+        if "class_path" in spec:
+            assert arrived["class_path"].endswith(spec["class_path"])
+            spec, arrived = spec.get("init_args", {}), arrived["init_args"]
+        for name, value in spec.items():
+            if isinstance(value, dict):
+                assert value.items() <= arrived[name].items()
+            else:
+                assert arrived[name] == value
+    if given["policy"]["init_args"].get("random_weights"):
+        assert run(["fit", "--config", str(tiny), "--model", str(path), *FAST]).trainer.global_step == 1
+
+
+@pytest.mark.parametrize("path", found("trainer/*.yaml"))
+def test_trainers(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = yaml.safe_load(path.read_text())
+    content = printed(["fit", "--config", str(tiny), "--trainer", str(path)], capsys)
+    assert {name: content["trainer"][name] for name in given if name != "plugins"} == {
+        name: value for name, value in given.items() if name != "plugins"
+    }
+    cli = run(["fit", "--config", str(tiny), "--trainer", str(path), *ON_CPU, *FAST])
+    assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("path", found("data/*.yaml"))
+def test_data(path: Path, tiny: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = yaml.safe_load(path.read_text())["init_args"]
+    arrived = printed(["fit", "--config", str(tiny), "--data", str(path)], capsys)["data"]["init_args"]
+    assert given.items() <= arrived.items()
+    cli = run(["fit", "--config", str(tiny), "--data", str(path), *on_tiny_data(tiny_data), *FAST])
+    assert cli.datamodule.expression == given.get("expression", "random")
+
+
+@pytest.mark.parametrize("path", found("model/loss/*.yaml"))
+def test_loss_overlays(path: Path, tiny: Path) -> None:
+    given = yaml.safe_load(path.read_text())["model"]["objective"]["init_args"]
+    objective = run(["fit", "--config", str(tiny), "--config", str(path), *FAST]).model.objective
+    assert objective.segmentation_weight == given["segmentation_weight"]
+    assert objective.segmentation == SegmentationWeights(**given["segmentation"])
+    later = given["later_segmentation"]
+    assert objective.later_segmentation == (None if later is None else SegmentationWeights(**later))
+    assert objective.switch_step == given["switch_step"]
+
+
+def test_the_papers_coefficients_are_those_of_the_papers_config(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["fit", "--config", str(CONFIGS / "coprs.yaml")]
+    overlay = ["--config", str(CONFIGS / "model" / "loss" / "paper.yaml")]
+    assert printed([*base, *overlay], capsys)["model"]["objective"] == printed(base, capsys)["model"]["objective"]
+
+
+def test_configs_in_comments_and_the_readme_exist() -> None:
+    texts = [path.read_text() for path in [*CONFIGS.rglob("*.yaml"), REPO / "README.md", REPO / "CONTRIBUTING.md"]]
+    named = {
+        name for text in texts for name in re.findall(r"--(?:config|trainer|model|data)[ =]((?!my_)\S+\.yaml)", text)
+    }
+    assert named
+    missing = {name for name in named if not (CONFIGS / name).is_file() and not (REPO / name).is_file()}
+    assert missing == set()
