@@ -28,7 +28,7 @@ IGNORE_COLOR = (128, 128, 128)
 _DPI = 110
 _PANEL, _MARGIN, _GAP = 3.31, 0.2, 0.12  # inches: width of a picture, border, space between pictures
 _TITLE, _LINE, _LABEL = 0.34, 0.21, 1.0  # inches: heading, text line, column of labels
-_FONT_SIZE = 10.5
+_FONT_SIZE, _ASCENT = 10.5, 0.14  # points, inches from a line's top to its baseline
 _DISPLAY_SIDE = 640  # pixels: no more are visible in a panel
 _FALLBACK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
@@ -110,7 +110,9 @@ def draw_panel(
     FigureCanvasAgg(figure)
 
     def write(text: str, x: float, y: float, **style: Any) -> None:
-        figure.text(x / width, 1 - y / height, text, parse_math=False, va="top", **{**_font(), **style})
+        # by the baseline: letters of another font must not move a line against its label
+        place = x / width, 1 - (y + _ASCENT) / height
+        figure.text(*place, text, parse_math=False, va="baseline", **{**_font(), **style})
 
     if title:
         write(printable(title), _MARGIN, _MARGIN / 2, fontsize=_FONT_SIZE + 2, fontweight="bold")

@@ -35,6 +35,11 @@ class ResultsWriter(Callback):
         self._seconds_before = 0.0
         self._started = 0.0
 
+    @property
+    def state_key(self) -> str:
+        """Lets several writers with different files work in one run."""
+        return self._generate_state_key(path=self.path)
+
     def state_dict(self) -> dict[str, Any]:
         """Seconds of training so far."""
         return {"fit_seconds": self._fit_seconds()}

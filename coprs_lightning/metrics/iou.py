@@ -105,7 +105,7 @@ class SegmentationIoU(Metric):
         self._seed_states()
 
     def _seed_states(self) -> None:
-        # for a process without data torchmetrics would stand in a float vector, which int tables cannot be gathered with
+        # torchmetrics stands in a float vector for a process without data, and int tables cannot be gathered with that
         self.rows.append(torch.zeros(0, 3, dtype=torch.int64, device=self.device))
         self.names.append(torch.zeros(0, dtype=torch.uint8, device=self.device))
 

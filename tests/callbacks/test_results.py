@@ -69,6 +69,12 @@ def test_validate_and_test_write_theirs(tmp_path, monkeypatch):
     assert tested["giou"] == float(run.callback_metrics["test/giou"])
 
 
+def test_two_files_can_be_written_in_one_run(tmp_path):
+    writers = [ResultsWriter(), ResultsWriter(path=str(tmp_path / "elsewhere" / "again.json"))]
+    trainer(tmp_path, *writers, max_steps=1).fit(TinySegmenter(), loader(range(2)))
+    assert read(tmp_path / "results.json").keys() == read(tmp_path / "elsewhere" / "again.json").keys()
+
+
 def test_without_validation_and_checkpoint_the_time_is_still_written(tmp_path):
     trainer(tmp_path, ResultsWriter(), max_steps=1).fit(TinySegmenter(), loader(range(2)))
     results = read(tmp_path / "results.json")
