@@ -48,10 +48,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 $(DATA)/train/index.json: | $(INSTALLED)
-	$(BIN)/coprs data synthetic --output $(DATA)
+	$(BIN)/coprs data synthetic --output $(DATA) --train 12000 --val 150 --test 250 --generalisation 150 --workers $(WORKERS)
 
+# an earlier run is set aside, so that runs/quickstart/results.json is always this run's
 quickstart: $(DATA)/train/index.json
+	@if [ -e $(RUN) ]; then mv $(RUN) $(RUN)-until-$$(date +%Y%m%d-%H%M%S); fi
 	$(BIN)/coprs fit --config configs/quickstart.yaml --seed_everything $(SEED) --trainer.default_root_dir $(RUN)
+	$(BIN)/coprs test --ckpt_path $(RUN) --trainer.default_root_dir $(RUN) --callbacks.results.init_args.path results-test.json
+	$(BIN)/coprs test --ckpt_path $(RUN) --trainer.default_root_dir $(RUN) --data.init_args.test $(DATA)/generalisation \
+		--callbacks.results.init_args.path results-generalisation.json
 	$(BIN)/coprs show $(RUN)
 
 clean:
