@@ -9,7 +9,7 @@ import numpy as np
 
 from datamodules.synthetic.scene import Scene, Shape
 
-_SUPERSAMPLE = 4
+_SUPERSAMPLE = 8
 
 
 def draw(scene: Scene) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -38,13 +38,13 @@ def draw(scene: Scene) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _background(scene: Scene) -> np.ndarray:
-    """Grey between 95 and 170: a slope and soft blotches, never near black or white. (H, W, 3) float32."""
+    """Grey between about 85 and 175: a slope and soft blotches, never near black or white. (H, W, 3) float32."""
     rng = np.random.Generator(np.random.PCG64(scene.texture))
-    blotches = rng.uniform(-12, 12, size=(6, 6)).astype(np.float32)
+    blotches = rng.uniform(-11, 11, size=(6, 6)).astype(np.float32)
     grey = cv2.resize(blotches, (scene.width, scene.height), interpolation=cv2.INTER_CUBIC)
-    across = np.linspace(-1, 1, scene.width, dtype=np.float32) * np.float32(rng.uniform(-12, 12))
-    down = np.linspace(-1, 1, scene.height, dtype=np.float32) * np.float32(rng.uniform(-12, 12))
-    grey += np.float32(rng.uniform(112, 150)) + across[None] + down[:, None]
+    across = np.linspace(-1, 1, scene.width, dtype=np.float32) * np.float32(rng.uniform(-9, 9))
+    down = np.linspace(-1, 1, scene.height, dtype=np.float32) * np.float32(rng.uniform(-9, 9))
+    grey += np.float32(rng.uniform(118, 142)) + across[None] + down[:, None]
     return cv2.cvtColor(np.rint(grey), cv2.COLOR_GRAY2RGB)
 
 
@@ -89,7 +89,7 @@ def _cross() -> list[tuple[float, float]]:
 
 _CORNERS = {
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
-    "triangle": [(0.0, -1.08), (1.1, 0.85), (-1.1, 0.85)],
+    "triangle": [(0.0, -1.25), (1.08, 0.625), (-1.08, 0.625)],
     "star": _star(),
     "cross": _cross(),
 }

@@ -16,7 +16,7 @@ from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.sought import Sought, answers
 from datamodules.synthetic.words import ANY_FORM, COLOURS, FORMS, PLACES, RELATIONS
 
-_PROPOSALS = 10
+_PROPOSALS = 12
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def ask(kind: str, scene: Scene, rng: Random, *, generalisation: bool, avoid: li
         targets = answers(scene, proposal.sought)
         if targets is None or index not in targets or len(targets) != (2 if proposal.sought.both else 1):
             continue
-        if generalisation and not all(scene.shapes[target].held_out for target in targets):
+        if generalisation and not _combines(scene, proposal.sought, targets):
             continue
         thought = f"{proposal.lead} {proposal.sought.phrase}".strip()
         question = Question(kind, proposal.text, proposal.sought, thought, targets)
@@ -81,6 +81,13 @@ def ask(kind: str, scene: Scene, rng: Random, *, generalisation: bool, avoid: li
             return question
         spare = question
     return spare
+
+
+def _combines(scene: Scene, sought: Sought, targets: tuple[int, ...]) -> bool:
+    """Whether the targets are held-out pairs whose colour and form must both be understood, where the kind has both."""
+    by_pair = sought.colour != "" and sought.form != ANY_FORM
+    by_others = sought.excluded != () or sought.anchor is not None
+    return (by_pair or by_others) and all(scene.shapes[target].held_out for target in targets)
 
 
 def _request(rng: Random, what: str) -> str:

@@ -11,7 +11,7 @@ from datamodules.records import ImageRecord, Target
 from datamodules.rle import encode_mask
 from datamodules.synthetic.draw import draw
 from datamodules.synthetic.questions import DEFAULT_SHARES, KINDS, Question, ask
-from datamodules.synthetic.scene import Scene, random_scene
+from datamodules.synthetic.scene import SHAPE_COUNTS, Scene, random_scene
 
 SPLITS = ("train", "val", "test", "generalisation")
 _SCENES_PER_DRAW = 40
@@ -66,10 +66,17 @@ class SyntheticScenes:
         generalisation = self.split == "generalisation"
         while True:
             kinds = rng.choices(list(self.shares), weights=list(self.shares.values()), k=self.questions_per_image)
+            number = rng.choices(list(SHAPE_COUNTS), weights=list(SHAPE_COUNTS.values()))[0]
             for _ in range(_SCENES_PER_DRAW):
                 scene = random_scene(
-                    rng, image_size=self.image_size, non_square=self.non_square, generalisation=generalisation
+                    rng,
+                    number=number,
+                    image_size=self.image_size,
+                    non_square=self.non_square,
+                    generalisation=generalisation,
                 )
+                if scene is None:
+                    continue
                 questions: list[Question] = []
                 for kind in kinds:
                     question = ask(kind, scene, rng, generalisation=generalisation, avoid=questions)

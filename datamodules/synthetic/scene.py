@@ -27,10 +27,14 @@ _HSV = {
 _TURNS = {"circle": 0.0, "square": 9.0, "triangle": 12.0, "star": 18.0, "cross": 9.0}
 """Largest rotation in degrees; more would turn a square into a diamond or a plus into an ×."""
 
-_MIN_SHAPES, _MAX_SHAPES = 3, 6
-_OUTER = 1.18  # radius of a circle around any form, in units of the shape's radius
-_EDGE = 1.06  # distance of a centre from the image's edge, likewise
-_TRIES = 20
+_REACH = {"circle": 1.0, "square": 1.22, "triangle": 1.26, "star": 1.2, "cross": 1.08}
+"""Distance of the outermost point from the centre, in units of the shape's radius."""
+
+_CONTACT = 0.9  # centres come as near as this share of the summed reaches: corners may just cover an edge
+_TRIES = 30
+
+SHAPE_COUNTS = {3: 0.35, 4: 0.3, 5: 0.2, 6: 0.15}
+"""Share of scenes with each number of shapes."""
 
 
 @dataclass(frozen=True)
@@ -80,27 +84,30 @@ class Scene:
     texture: int
 
 
-def random_scene(rng: Random, *, image_size: int, non_square: float, generalisation: bool) -> Scene:
+def random_scene(rng: Random, *, number: int, image_size: int, non_square: float, generalisation: bool) -> Scene | None:
     """Draw a scene with few colours and forms, so that most shapes share a property with another one.
 
     Args:
         rng: source of randomness.
+        number: number of shapes.
         image_size: longer side in pixels.
         non_square: share of scenes with sides 4:3 or 3:4.
         generalisation: give some shapes held-out pairs of colour and form; without it no shape has one.
+
+    Returns:
+        The scene, or ``None`` when the shapes found no room.
     """
     width = height = image_size
     if rng.random() < non_square:
         width, height = rng.choice(((image_size, image_size * 3 // 4), (image_size * 3 // 4, image_size)))
-    while True:
-        pairs = _pairs(rng, rng.randint(_MIN_SHAPES, _MAX_SHAPES), generalisation)
-        shapes: list[Shape] = []
-        for colour, form in pairs:
-            shape = _place(rng, colour, form, width, height, shapes)
-            if shape is not None:
-                shapes.append(shape)
-        if len(shapes) >= _MIN_SHAPES and (not generalisation or any(shape.held_out for shape in shapes)):
-            return Scene(width, height, tuple(shapes), rng.getrandbits(32))
+    shapes: list[Shape] = []
+    for colour, form in _pairs(rng, number, generalisation):
+        shape = _place(rng, colour, form, width, height, shapes)
+        if shape is None:
+            return None
+        shapes.append(shape)
+    rng.shuffle(shapes)
+    return Scene(width, height, tuple(shapes), rng.getrandbits(32))
 
 
 def _pairs(rng: Random, number: int, generalisation: bool) -> list[tuple[str, str]]:
@@ -126,10 +133,10 @@ def _place(rng: Random, colour: str, form: str, width: int, height: int, others:
     """Find room for a shape that (almost) touches no other; ``None`` when the scene is too full."""
     size = rng.choice(("small", "big"))
     radius = rng.uniform(*_DIAMETERS[size]) * max(width, height) / 2
-    edge = radius * _EDGE + 1
+    reach = radius * _REACH[form]
     for _ in range(_TRIES):
-        x, y = rng.uniform(edge, width - edge), rng.uniform(edge, height - edge)
-        if all(math.hypot(x - o.x, y - o.y) >= _OUTER * (radius + o.radius) for o in others):
+        x, y = rng.uniform(reach + 1, width - reach - 1), rng.uniform(reach + 1, height - reach - 1)
+        if all(math.hypot(x - o.x, y - o.y) >= _CONTACT * (reach + o.radius * _REACH[o.form]) for o in others):
             angle = rng.uniform(-1, 1) * _TURNS[form]
             return Shape(colour, form, size, x, y, radius, angle, _rgb(rng, colour))
     return None

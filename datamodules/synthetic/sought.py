@@ -6,13 +6,13 @@ Grammar of the phrase that closes every thought::
     look for: both [size] [colour] forms.
     anchor: colour form. look for: [size] [colour] form relation it.
 
-``form`` is ``shape`` where any form will do; ``place`` and ``relation`` are words of :mod:`datamodules.synthetic.words`.
+``form`` is ``shape`` where any form will do; ``place`` and ``relation`` are from :mod:`datamodules.synthetic.words`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.words import ANY_FORM, COLOURS, FORMS, PLACES, PLURALS, RELATIONS, SIZES
@@ -21,7 +21,7 @@ _NEAR, _FAR = 0.40, 0.58
 """A centre is on the left up to 40 % of the width and clearly not on the left from 58 % on; between, it is doubtful."""
 
 _CORE, _RIM = 0.13, 0.24
-"""A centre is in the middle up to 13 % of the sides away from it, and clearly not from 24 % on (in either direction)."""
+"""A centre is in the middle up to 13 % of the sides away from it, and clearly not from 24 % on (either way)."""
 
 _CLEARLY, _HARDLY = 0.16, 0.02
 """A shape is left of another when the centres are 16 % of the longer side apart (and mainly sideways), and clearly not
@@ -103,16 +103,12 @@ def _verdict(scene: Scene, shape: Shape, sought: Sought, anchor: Shape | None) -
         or shape.form in sought.excluded
     ):
         return False
-    verdicts = [_is_at(place, shape, scene) for place in _single_places(sought.place)]
+    verdicts = [_is_at(place, shape, scene) for place in sought.place.split()]
     if anchor is not None:
         verdicts.append(_is_beside(sought.relation, shape, anchor, scene))
     if False in verdicts:
         return False
     return None if None in verdicts else True
-
-
-def _single_places(place: str) -> list[str]:
-    return place.split()
 
 
 def _is_at(place: str, shape: Shape, scene: Scene) -> bool | None:
@@ -151,19 +147,20 @@ def parse_thought(thought: str) -> Sought | None:
     anchor = _parse_phrase(found[-1]["anchor"])
     if anchor is None or not sought.relation or anchor != Sought(form=anchor.form, colour=anchor.colour):
         return None
-    return Sought(**{**vars(sought), "anchor": anchor})
+    return replace(sought, anchor=anchor)
 
 
 def _parse_phrase(phrase: str) -> Sought | None:
     match = _PHRASE.fullmatch(phrase.strip())
     if match is None or (match["form"] in _SINGULARS) != bool(match["both"]):
         return None
+    excluded = match["excluded"].replace(", not ", " ").split()
     return Sought(
         form=_SINGULARS.get(match["form"], match["form"]),
         colour=match["colour"] or "",
         size=match["size"] or "",
         place=match["place"] or "",
-        excluded=tuple(match["excluded"].replace(", not ", " ").split()),
+        excluded=tuple(word for word in (*COLOURS, *FORMS) if word in excluded),
         relation=match["relation"] or "",
         both=bool(match["both"]),
     )

@@ -23,7 +23,7 @@ PLACE_PHRASES = {
     "top": ("at the top", "in the upper half"),
     "bottom": ("at the bottom", "in the lower half"),
     "middle": ("in the middle", "in the centre"),
-    **{corner: (f"in the {corner} corner", f"at the {corner}") for corner in PLACES if " " in corner},
+    **{corner: (f"at the {corner}", f"in the {corner} part") for corner in PLACES if " " in corner},
 }
 RELATION_PHRASES = {
     "left of": ("left of", "to the left of"),
