@@ -10,7 +10,7 @@ ALLOW_ENV = "COPRS_ALLOW_IMPORTS"
 
 
 def allowed_packages() -> tuple[str, ...]:
-    """The packages that a ``class_path`` may come from; users add theirs in ``COPRS_ALLOW_IMPORTS`` (comma separated)."""
+    """The packages that a ``class_path`` may come from; ``COPRS_ALLOW_IMPORTS`` adds some, comma separated."""
     extra = os.environ.get(ALLOW_ENV, "")
     return DEFAULT_ALLOWED + tuple(name.strip() for name in extra.split(",") if name.strip())
 

@@ -131,11 +131,15 @@ class CoprsModule(Recorded, pl.LightningModule):
         """Log the learning rate of every part."""
         self.log_dict({f"lr/{group['name']}": float(group["lr"]) for group in optimizer.param_groups})
 
-    def validation_step(self, batch: SegmentationBatch, batch_idx: int) -> SegmentationOutput:
+    def validation_step(  # type: ignore[override]  # Lightning's hint knows tensors and mappings; any object may pass
+        self, batch: SegmentationBatch, batch_idx: int
+    ) -> SegmentationOutput:
         """Segment the batch; callbacks measure and draw."""
         return self._evaluate(batch, self.validation)
 
-    def test_step(self, batch: SegmentationBatch, batch_idx: int) -> SegmentationOutput:
+    def test_step(  # type: ignore[override]
+        self, batch: SegmentationBatch, batch_idx: int
+    ) -> SegmentationOutput:
         """Segment the batch from generated thoughts."""
         return self._evaluate(batch, "generate")
 
@@ -160,7 +164,7 @@ class CoprsModule(Recorded, pl.LightningModule):
 
     # -- optimisation ------------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]  # a TypedDict of Lightning's own
         """AdamW over one group a part, one-cycle schedule over the whole run."""
         options = self.optimizer_options
         groups = [

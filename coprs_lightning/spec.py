@@ -44,7 +44,9 @@ def to_plain(value: Any) -> Any:
     )
 
 
-def _bound_arguments(init: Callable[..., None], self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _bound_arguments(
+    init: Callable[..., None], self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     signature = inspect.signature(init)
     bound = signature.bind(self, *args, **kwargs)
     bound.apply_defaults()
