@@ -152,7 +152,7 @@ class HFPolicy(Policy):
                 padding_side="left",
                 return_tensors="pt",
                 do_rescale=True,
-                input_data_format="channels_first",  # an image 3 pixels wide or high looks ambiguous
+                input_data_format="channels_first",  # an image 3 pixels wide looks ambiguous
             )
         except ValueError as error:
             sizes = ", ".join("×".join(str(side) for side in image.shape[-2:]) for image in images)
