@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from callbacks.iou import IoUMetrics
 from callbacks.progress import CoprsProgressBar, duration
-from tests.callbacks.tiny import TinySegmenter, loader, trainer
+from tests.callbacks.tiny import Clock, TinySegmenter, loader, trainer
 
 
 def lines(capsys):
@@ -35,6 +35,18 @@ def test_training_prints_a_line_every_few_steps(tmp_path, capsys):
     assert printed[-1].startswith("training ended at step 7 | took 0:")
     assert len(printed) == 3 + 2 * 2 + 1  # no bar, no escape codes, nothing of the sanity check
     assert not any("\x1b" in line for line in printed)
+
+
+def test_the_rate_leaves_validation_out_and_the_time_left_does_not(tmp_path, capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("callbacks.progress.time", clock)
+    options = {"max_steps": 8, "enable_progress_bar": True, "val_check_interval": 4, "check_val_every_n_epoch": None}
+    run = trainer(tmp_path, clock, CoprsProgressBar(every_n_steps=5), **options)
+    run.fit(TinySegmenter(), loader(range(20)), loader(range(4)))
+    printed = [line.split(" | ") for line in lines(capsys)]
+    assert [line[3:] for line in printed if line[0] == "step 5/8"] == [["2.00 it/s", "0:14 left"]]  # 22.5 s for 5 steps
+    assert [line for line in printed if line[0] == "val at step 4"] == [["val at step 4", "took 0:20"]]
+    assert printed[-1] == ["training ended at step 8", "took 0:44"]
 
 
 def test_accumulated_batches_count_once_and_the_last_line_has_no_time_left(tmp_path, capsys):

@@ -114,6 +114,21 @@ class TinySegmenter(pl.LightningModule):
         return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=0.6)
 
 
+class Clock(pl.Callback):
+    """Time that only training steps (half a second) and validation batches (ten seconds) use up."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def on_train_batch_start(self, *_: object, **__: object) -> None:
+        self.now += 0.5
+
+    def on_validation_batch_start(self, *_: object, **__: object) -> None:
+        self.now += 10
+
+
 def trainer(folder: object, *callbacks: pl.Callback, **options: object) -> pl.Trainer:
     """A quiet trainer on one CPU process."""
     quiet = {
