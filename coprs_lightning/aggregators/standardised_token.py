@@ -14,8 +14,8 @@ class StandardisedTokenAggregator(LastTokenAggregator):
     """The last concentration token's state, with mean 0 and deviation 1 in every channel over the batch.
 
     What follows the token is nearly always the end of the sequence, so the policy's language loss pulls all its states
-    towards one direction, and what differs between questions is a small part of them. In a policy with random weights that
-    part is too small to learn from at first; batch normalisation brings it out (running statistics in evaluation).
+    towards one direction, and what differs between questions is a small part of them. In a policy with random weights
+    that part is too small to learn from at first; batch normalisation brings it out (running statistics in evaluation).
 
     Args:
         momentum: how fast the running statistics follow the batches.
