@@ -132,6 +132,8 @@ class TestFeatures:
         assert model.policy.training
         assert not any(module.training for module in model.backbone.modules())
         assert not model.features(batch).requires_grad
+        model.backbone.requires_grad_(True)  # as fine-tuning callbacks do
+        assert not model.features(batch).requires_grad
         before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
         model(batch, model.policy.encode_prompts(batch.images, batch.questions), written(model, batch))
         assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor
@@ -75,8 +77,11 @@ class TestPrompts:
             policy.encode_prompts(photos((40, 40), (1, 1000)), QUESTIONS[:2])
 
     @pytest.mark.parametrize("size", [(1, 1), (3, 5), (5, 3), (1, 150), (400, 3)])
-    def test_tiny_and_thin_images_are_encoded(self, policy, size):
+    def test_tiny_and_thin_images_are_encoded(self, policy, size, caplog):
+        logging.getLogger("transformers").addHandler(caplog.handler)
         prompts = policy.encode_prompts(photos(size), ["a cat"])
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+        assert caplog.text == ""  # such as: the channel dimension is ambiguous
         count = int((prompts.input_ids == policy.lm.config.image_token_id).sum())
         assert count == int(prompts.vision["image_grid_thw"].prod()) // 4 >= 1
 

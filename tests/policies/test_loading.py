@@ -146,16 +146,17 @@ class TestConcentrationToken:
         assert policy.lm.lm_head.weight is embedding.weight
 
     @pytest.mark.parametrize("tied", [True, False])
-    def test_without_spare_rows_the_embedding_grows_by_one(self, tied):
-        size = len(small_policy().tokenizer) - 1
-        sizes = {**SIZES, "text_config": {**SIZES["text_config"], "vocab_size": size}, "tie_word_embeddings": tied}
-        tight = small_policy(config_overrides=sizes)
+    @pytest.mark.parametrize("missing", [0, 2])
+    def test_without_spare_rows_the_embedding_grows_as_far_as_needed(self, tied, missing):
+        concentration_id = len(small_policy().tokenizer) - 1
+        sizes = {**SIZES["text_config"], "vocab_size": concentration_id - missing}
+        tight = small_policy(config_overrides={**SIZES, "text_config": sizes, "tie_word_embeddings": tied})
         embedding = tight.lm.get_input_embeddings()
-        assert embedding.num_embeddings == size + 1
-        assert tight.concentration_id == size
+        assert tight.concentration_id == concentration_id
+        assert embedding.num_embeddings == concentration_id + 1
         assert (tight.lm.lm_head.weight is embedding.weight) == tied
         output = run(tight, tight.encode_prompts(IMAGES[:1], QUESTIONS[:1]), tight.encode_completions(THOUGHTS[:1]))
-        assert tight.completion_logits(output).shape[-1] == size + 1
+        assert tight.completion_logits(output).shape[-1] == concentration_id + 1
 
     @pytest.mark.parametrize("spare_rows", [True, False])
     def test_registering_again_changes_nothing(self, tmp_path, spare_rows):
