@@ -1,0 +1,103 @@
+"""Every command and every snippet of the README is run, in order, in one folder – made small by further options."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPO
+
+README = (REPO / "README.md").read_text(encoding="utf-8")
+SMALL_FIT = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--data.init_args.batch_size", "4"]
+SMALLER = {
+    "data synthetic": ["--train", "12", "--val", "2", "--test", "2", "--generalisation", "2", "--shards", "2"],
+    "fit": SMALL_FIT,
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("coprs ")]
+
+
+def test_make_targets_exist():
+    named = re.findall(r"^make (\w[\w-]*)", "\n".join(blocks("bash")), flags=re.MULTILINE)
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    assert {"quickstart", "test"} <= set(named)
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_named_files_exist():
+    named = re.findall(r"`((?:coprs_lightning|datamodules|callbacks|configs|docs)/[\w./-]+)`", README)
+    assert named
+    for path in named:
+        assert (REPO / path).exists(), path
+
+
+def test_slots_name_every_class_that_ships():
+    import coprs_lightning.aggregators as aggregators
+    import coprs_lightning.backbones as backbones
+    import coprs_lightning.decoders as decoders
+    import coprs_lightning.heatmap_heads as heatmap_heads
+
+    for package in (aggregators, backbones, decoders, heatmap_heads):
+        for name in package.__all__:
+            assert f"`{name}`" in README, f"{package.__name__}.{name} is not in the README's table of slots"
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_commands_run(tmp_path: Path, realdata: Path):
+    (tmp_path / "ReasonSeg").mkdir()
+    (tmp_path / "ReasonSeg" / "train").symlink_to(realdata / "reasonseg" / "train")
+    (tmp_path / "refer_seg").symlink_to(realdata / "refer" / "with_images")
+    (tmp_path / "my_overlay.yaml").write_text("model: {decoder: {class_path: UpsampleDecoder}}\n", encoding="utf-8")
+    Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / "photo.png")
+    ran = commands()
+    assert len(ran) >= 9
+    for words in ran:
+        extra = [] if any(word.endswith(".help") for word in words) else SMALLER.get(" ".join(words[:2]), [])
+        if words[0] == "fit" and not any(word.endswith(".help") for word in words):
+            extra = SMALL_FIT
+        # two training steps of a random model write no sensible thought; they have to end well all the same
+        done = subprocess.run(
+            [sys.executable, "-m", "coprs_lightning", *words, *extra],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"coprs {' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    for name in ("mask.png", "heatmap.png", "overlay.png", "result.json"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_python_snippet_writes_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from datamodules.shard_index import read_index
+
+    monkeypatch.chdir(tmp_path)
+    examples = []
+    for number in range(8):
+        path = tmp_path / f"photo{number}.png"
+        Image.fromarray(np.full((20, 30, 3), number, np.uint8)).save(path)
+        mask = np.zeros((20, 30), bool)
+        mask[5:10, 5:10] = True
+        examples.append((path, mask, "the square"))
+    (snippet,) = blocks("python")
+    exec(compile(snippet, "README.md", "exec"), {"my_examples": examples})
+    assert read_index(tmp_path / "data" / "mine" / "train").images == 8
