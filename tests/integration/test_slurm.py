@@ -26,9 +26,9 @@ def test_two_nodes_train_together(tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "cluster").mkdir()
     with slurm_cluster(tmp_path / "cluster") as cluster:
         cluster.environment.update(PYTHONPATH=str(REPO), OMP_NUM_THREADS="1")
-        layout = ["-N2", "--ntasks-per-node=1", "--cpus-per-task=1", "-t", "5", "--job-name=coprs", "--label"]
+        layout = ["-N2", "--ntasks-per-node=1", "--cpus-per-task=1", "-t", "15", "--job-name=coprs", "--label"]
         command = [sys.executable, "-m", "coprs_lightning", "fit", "--config", str(config)]
-        done = cluster.run("srun", *layout, *command, timeout=300)
+        done = cluster.run("srun", *layout, *command, timeout=900)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{cluster.logs()}"
     shown = done.stdout + done.stderr
     assert "Initializing distributed: GLOBAL_RANK: 0, MEMBER: 1/2" in shown
