@@ -20,7 +20,7 @@ from coprs_lightning.objectives import Objective
 from coprs_lightning.policies import Policy
 from coprs_lightning.schedule import one_cycle_factor
 from coprs_lightning.spec import Recorded, build
-from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
+from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
 SPEC_KEY = "coprs_spec"
 DATA_SPEC_KEY = "coprs_data_spec"
@@ -154,13 +154,9 @@ class CoprsModule(Recorded, pl.LightningModule):
                 prompts, max_new_tokens=self.generation.max_new_tokens, temperature=self.generation.temperature
             )
         else:
-            completions = self._written(batch)
+            completions = self.objective.written_completions(self.model, batch)
         output: SegmentationOutput = self.model(batch, prompts, completions)
         return output
-
-    def _written(self, batch: SegmentationBatch) -> Completions:
-        thoughts = [thought or question for thought, question in zip(batch.reasonings, batch.questions, strict=True)]
-        return self.model.policy.encode_completions(thoughts)
 
     # -- optimisation ------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,9 @@ from typing import Any
 from datamodules.records import ImageRecord, Target
 from datamodules.rle import MAX_PIXELS, mask_runs, mask_size
 
+MAX_EXPRESSION = 2000
+"""Characters of a question; longer ones are mistakes of a conversion, and no policy's prompt has room for them."""
+
 
 def check_key(key: str) -> None:
     """Refuse a key that a tar of webdataset form cannot carry.
@@ -54,6 +57,12 @@ def _check_target(target: Target, record: ImageRecord, where: str, runs: bool) -
         raise ValueError(f"{where}: has no expression; every target needs at least one question.")
     if any(not expression.strip() for expression in target.expressions):
         raise ValueError(f"{where}: has an empty expression in {target.expressions!r}.")
+    longest = max(target.expressions, key=len)
+    if len(longest) > MAX_EXPRESSION:
+        raise ValueError(
+            f"{where}: an expression has {len(longest)} characters, more than {MAX_EXPRESSION}: it would not fit into a "
+            f"prompt ({longest[:60]!r} …). Shorten it or leave it out."
+        )
     for rle in [*target.masks, *([] if target.ignore is None else [target.ignore])]:
         try:
             size = mask_size(rle)

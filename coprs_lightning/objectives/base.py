@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from coprs_lightning.component import Component
 from coprs_lightning.model import CoprsModel
-from coprs_lightning.structures import SegmentationBatch
+from coprs_lightning.structures import Completions, SegmentationBatch
 
 
 @dataclass
@@ -26,7 +27,25 @@ class ObjectiveOutput:
 
 
 class Objective(Component, ABC):
-    """Computes the training loss of a batch."""
+    """Computes the training loss of a batch.
+
+    Args:
+        fallback_thought: thought written for examples whose data has none; ``{question}`` is filled in.
+        kwargs: see :class:`~coprs_lightning.component.Component`.
+    """
+
+    def __init__(self, *, fallback_thought: str = "{question}", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fallback_thought = fallback_thought
+
+    def written_completions(self, model: CoprsModel, batch: SegmentationBatch) -> Completions:
+        """Completions to teach: the written thoughts, or the fallback where there is none."""
+        return model.policy.encode_completions(
+            [
+                (thought or "").strip() or self.fallback_thought.replace("{question}", question)
+                for thought, question in zip(batch.reasonings, batch.questions, strict=True)
+            ]
+        )
 
     @abstractmethod
     def forward(self, model: CoprsModel, batch: SegmentationBatch, step: int) -> ObjectiveOutput:

@@ -15,7 +15,7 @@ from coprs_lightning.losses.language import completion_cross_entropy
 from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights, segmentation_loss
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives.base import Objective, ObjectiveOutput
-from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
+from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
 
 class SupervisedObjective(Objective):
@@ -28,13 +28,12 @@ class SupervisedObjective(Objective):
         later_segmentation: coefficients from ``switch_step`` on; ``null`` keeps the first set.
         switch_step: optimizer step at which the coefficients switch; -1 for never.
         ignore_padding: leave the padding out of the segmentation loss (the paper counts it as background).
-        fallback_thought: thought taught where the data has none; ``{question}`` is filled in.
         own_completions_every: every so many steps, take the segmentation loss on completions that the policy samples
             itself; 0 for never.
         own_completions_from: first step that may do so.
         own_temperature: sampling temperature of those completions; 0 is greedy.
         max_new_tokens: length limit of those completions.
-        kwargs: see :class:`~coprs_lightning.component.Component`.
+        kwargs: ``fallback_thought`` and what :class:`~coprs_lightning.component.Component` takes.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class SupervisedObjective(Objective):
         later_segmentation: SegmentationWeights | None = None,
         switch_step: int = -1,
         ignore_padding: bool = False,
-        fallback_thought: str = "{question}",
         own_completions_every: int = 0,
         own_completions_from: int = 0,
         own_temperature: float = 1.0,
@@ -65,7 +63,6 @@ class SupervisedObjective(Objective):
         self.later_segmentation = later_segmentation
         self.switch_step = switch_step
         self.ignore_padding = ignore_padding
-        self.fallback_thought = fallback_thought
         self.own_completions_every = own_completions_every
         self.own_completions_from = own_completions_from
         self.own_temperature = own_temperature
@@ -76,15 +73,6 @@ class SupervisedObjective(Objective):
         if self.later_segmentation is not None and 0 <= self.switch_step <= step:
             return self.later_segmentation
         return self.segmentation
-
-    def written_completions(self, model: CoprsModel, batch: SegmentationBatch) -> Completions:
-        """Completions to teach: the written thoughts, or the fallback where there is none."""
-        return model.policy.encode_completions(
-            [
-                (thought or "").strip() or self.fallback_thought.replace("{question}", question)
-                for thought, question in zip(batch.reasonings, batch.questions, strict=True)
-            ]
-        )
 
     def _uses_own(self, step: int) -> bool:
         every = self.own_completions_every

@@ -46,6 +46,7 @@ def with_target(**fields):
         (with_target(target_id=""), "target id '' is empty"),
         (with_target(expressions=[]), "has no expression"),
         (with_target(expressions=["a", "  "]), "has an empty expression"),
+        (with_target(expressions=["a", "why " * 2500]), "an expression has 10000 characters, more than 2000"),
         (with_target(masks=[{"size": [24, 32], "counts": "0"}]), "add up to 0 pixels"),
         (with_target(ignore={"size": [24, 31], "counts": "0"}), "add up to 0 pixels"),
     ],
