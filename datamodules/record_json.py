@@ -60,8 +60,8 @@ def _check_target(target: Target, record: ImageRecord, where: str, runs: bool) -
     longest = max(target.expressions, key=len)
     if len(longest) > MAX_EXPRESSION:
         raise ValueError(
-            f"{where}: an expression has {len(longest)} characters, more than {MAX_EXPRESSION}: it would not fit into a "
-            f"prompt ({longest[:60]!r} …). Shorten it or leave it out."
+            f"{where}: an expression has {len(longest)} characters, more than {MAX_EXPRESSION}: it would not "
+            f"fit into a prompt ({longest[:60]!r} …). Shorten it or leave it out."
         )
     for rle in [*target.masks, *([] if target.ignore is None else [target.ignore])]:
         try:
