@@ -132,7 +132,7 @@ def test_evaluation_sees_every_example_once(split, world, workers):
         for rank in range(world):
             made = loader(split, rank=rank, world=world, workers=workers, train=False, unit=unit, batch_size=4)
             batches = list(made)
-            # a rank without a shard says 1: at 0 Lightning would skip its evaluation, and the others wait for it forever
+            # a rank without a shard says 1: at 0 Lightning would skip its evaluation, and the others wait for ever
             assert max(1, len(batches)) == len(made)
             assert keys(made) == keys(batches)
             seen += flat(batches)
