@@ -1,6 +1,6 @@
 """One frame geometry for the whole project: resize the longer side to S, pad at the bottom and on the right.
 
-This is SAM's preprocessing (paper section 3, ``paper.md`` 1.9); the way back is bilinear to S, crop, bilinear to the
+This is SAM's preprocessing (paper section 3); the way back is bilinear to S, crop, bilinear to the
 original size, threshold at 0.
 """
 

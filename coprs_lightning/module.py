@@ -30,7 +30,7 @@ _GROUP_OPTIONS = ("initial_lr", "betas", "weight_decay")
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """AdamW with a one-cycle schedule (``paper.md`` 1.8).
+    """AdamW with a one-cycle schedule, as in the released CoPRS code.
 
     Attributes:
         learning_rate: base rate; each part multiplies it by its ``lr_multiplier``.

@@ -39,7 +39,7 @@ def _replace(text: str, tokens: Iterable[str], word: Callable[[str], str]) -> st
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """Texts around a question and around a written thought. The defaults are the paper's (``paper.md`` 1.3).
+    """Texts around a question and around a written thought. The defaults are the paper's.
 
     Attributes:
         system: system message; empty for none.
@@ -92,7 +92,7 @@ class ParsedCompletion:
         thought: text between the think tags, stripped; empty when there is none.
         answer: what was written between the thought and the concentration token, stripped.
         num_tokens: number of concentration tokens.
-        well_formed: exactly one non-empty thought and exactly one concentration token, after it (``paper.md`` 1.6).
+        well_formed: exactly one non-empty thought and exactly one concentration token, after it.
     """
 
     thought: str

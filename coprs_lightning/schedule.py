@@ -1,4 +1,4 @@
-"""The learning-rate schedule: one cycle of warm-up and cosine (``paper.md`` 1.8)."""
+"""The learning-rate schedule: one cycle of warm-up and cosine, as in the released CoPRS code."""
 
 from __future__ import annotations
 

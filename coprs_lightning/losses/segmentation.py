@@ -1,4 +1,4 @@
-"""Segmentation losses of the paper (``paper.md`` 1.5): ``BCE(heat) + c_d·Dice(mask) + c_f·Focal(mask)``.
+"""Segmentation losses of the paper (section 3): ``BCE(heat) + c_d·Dice(mask) + c_f·Focal(mask)``.
 
 Every function averages inside an example first and returns one value an example, so that the mean over a batch does not
 depend on how the batch is split (1×8 accumulation = 8×1).

@@ -1,4 +1,4 @@
-"""How well completions keep to the asked format (``paper.md`` 1.6 calls it the format reward)."""
+"""How well completions keep to the asked format (what the paper rewards as format)."""
 
 from __future__ import annotations
 

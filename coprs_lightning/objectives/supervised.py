@@ -24,7 +24,7 @@ class SupervisedObjective(Objective):
     Args:
         language_weight: weight of the cross-entropy of the completion.
         segmentation_weight: weight of the segmentation loss (the paper's λ_SEG is 0.3).
-        segmentation: coefficients of the segmentation loss (``paper.md`` 1.5).
+        segmentation: coefficients of the segmentation loss; the default is the paper's set.
         later_segmentation: coefficients from ``switch_step`` on; ``null`` keeps the first set.
         switch_step: optimizer step at which the coefficients switch; -1 for never.
         ignore_padding: leave the padding out of the segmentation loss (the paper counts it as background).

@@ -1,7 +1,7 @@
 """Policy over any transformers image-text-to-text model (paper section 3: Qwen2.5-VL 3B / 7B).
 
 The concentration token is registered on loading: added to the tokenizer as a special token, with an embedding row of
-its own (the row that the tokenizer's id addresses – padded vocabularies have it already: ``paper.md`` 1.10, trap 8).
+its own (the row that the tokenizer's id addresses – padded vocabularies have it already).
 """
 
 from __future__ import annotations
