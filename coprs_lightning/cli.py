@@ -25,7 +25,7 @@ TRAINER_COMMANDS = {
     "fit": "train a model",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
-    "predict": "segment the test split and write the predictions",
+    "predict": "segment the test split, for callbacks that use the outputs",
 }
 _COMMANDS = "coprs_lightning.commands"
 _EXAMPLES = """\
