@@ -185,5 +185,50 @@ class SegmentationOutput(_Movable):
     completions: Completions
 
 
+@dataclass
+class TokenLogProbs(_Movable):
+    """Log-probabilities of completion tokens under the policy's sampling distribution.
+
+    Attributes:
+        log_probs: (N, R) float32; 0 on padding.
+        entropy: (N, R) float32, entropy in nats of the distribution that each token was drawn from, without gradient
+            unless asked for; 0 on padding.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+@dataclass
+class RolloutRecord(_Movable):
+    """One rollout as the logger shows it: B prompts, G completions each.
+
+    Attributes:
+        batch: the B examples.
+        texts: B·G completions, the G of a prompt beside each other.
+        truncated: (B, G) bool.
+        well_formed: (B, G) bool, the paper's completion format is kept.
+        lengths: (B, G) int64, tokens of each completion.
+        rewards: total reward, (B, G).
+        reward_parts: (B, G) by name.
+        advantages: (B, G).
+        present: (B, G) bool, the completion has a concentration token.
+        heatmap_logits: (B, G, H', W').
+        mask_logits: (B, G, H'', W'').
+    """
+
+    batch: SegmentationBatch
+    texts: list[str]
+    truncated: Tensor
+    well_formed: Tensor
+    lengths: Tensor
+    rewards: Tensor
+    reward_parts: dict[str, Tensor]
+    advantages: Tensor
+    present: Tensor
+    heatmap_logits: Tensor
+    mask_logits: Tensor
+
+
 NO_PRIOR_LOGIT = -50.0
 """Logit of "nothing here": sigmoid(-50) is 0 in every precision, and still finite in fp16."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning: rollouts, rewards, advantages, token weights and reference policies."""
