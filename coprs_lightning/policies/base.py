@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from coprs_lightning.component import Component
-from coprs_lightning.structures import Completions, PolicyOutput, Prompts
+from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
 
 
 class Policy(Component, ABC):
@@ -39,14 +39,47 @@ class Policy(Component, ABC):
 
     @abstractmethod
     def generate(
-        self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+        self,
+        prompts: Prompts,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        num_generations: int = 1,
     ) -> Completions:
-        """Sample one completion a prompt; ``temperature`` 0 is greedy. Never samples image placeholders."""
+        """Sample ``num_generations`` completions a prompt, beside each other; ``temperature`` 0 is greedy.
+
+        Never samples image placeholders and other tokens that no completion may hold.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        prompts: Prompts,
+        *,
+        num_generations: int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Completions:
+        """As :meth:`generate`, with each prompt encoded once for all its completions."""
 
     @abstractmethod
     def forward(self, prompts: Prompts, completions: Completions) -> PolicyOutput:
-        """Hidden states of prompt + completion, with gradients in training."""
+        """Hidden states of prompt + completion, with gradients in training.
+
+        Args:
+            prompts: B prompts.
+            completions: B·G completions, the G of a prompt beside each other.
+
+        Returns:
+            B·G rows.
+        """
 
     @abstractmethod
     def completion_logits(self, output: PolicyOutput) -> Tensor:
         """(B, R, V) logits that predict the completion's tokens; prompt positions are never projected."""
+
+    @abstractmethod
+    def log_probs(self, output: PolicyOutput, completions: Completions, temperature: float = 1.0) -> TokenLogProbs:
+        """Log-probabilities of the completions under the distribution that :meth:`sample` draws from."""

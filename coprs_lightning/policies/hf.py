@@ -6,15 +6,25 @@ its own (the row that the tokenizer's id addresses – padded vocabularies have 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from coprs_lightning.component import check_positive
 from coprs_lightning.policies.base import Policy
 from coprs_lightning.policies.loading import load_model, load_processor, resolve_model
+from coprs_lightning.policies.log_probs import token_log_probs
+from coprs_lightning.policies.packing import (
+    attention_mask,
+    pack,
+    prompt_positions,
+    repeat_prompts,
+)
+from coprs_lightning.policies.sampling import sample_group
 from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTemplate, leave_out, spell_out
-from coprs_lightning.structures import Completions, PolicyOutput, Prompts
+from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
 
 
 def vision_tower(lm: Any) -> nn.Module:
@@ -28,6 +38,20 @@ def vision_tower(lm: Any) -> nn.Module:
         if isinstance(tower, nn.Module):
             return tower
     raise ValueError(f"train_vision: false, but {type(lm).__name__} has no vision tower that we know of.")
+
+
+def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> None:
+    """Refuse options of sampling that are out of range.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be ≥ 1, got {max_new_tokens}: nothing would be written.")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be ≥ 0 and finite, got {temperature}; 0 decodes greedily.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}; 1 samples from all tokens.")
 
 
 class HFPolicy(Policy):
@@ -46,6 +70,9 @@ class HFPolicy(Policy):
         min_pixels: least pixels an image is resized to for the policy; ``null`` keeps the processor's.
         max_pixels: most pixels (the paper: 705 600); ``null`` keeps the processor's.
         max_prompt_tokens: longest prompt accepted, image tokens included (the paper: 1 300).
+        shared_prefix: compute a prompt once for all its completions (see :mod:`coprs_lightning.policies.packing`);
+            ``false`` repeats it for each: the same result, slower.
+        log_prob_chunk: completion tokens whose logits are in memory at a time.
         kwargs: see :class:`~coprs_lightning.component.Component`.
     """
 
@@ -63,11 +90,16 @@ class HFPolicy(Policy):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         max_prompt_tokens: int = 1300,
+        shared_prefix: bool = True,
+        log_prob_chunk: int = 2048,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
+        check_positive(self, max_prompt_tokens=max_prompt_tokens, log_prob_chunk=log_prob_chunk)
         self.max_prompt_tokens = max_prompt_tokens
+        self.shared_prefix = shared_prefix
+        self.log_prob_chunk = log_prob_chunk
         source = resolve_model(model, random_weights)
         self.processor = load_processor(source, min_pixels, max_pixels)
         self.tokenizer = self.processor.tokenizer
@@ -75,6 +107,7 @@ class HFPolicy(Policy):
         self.concentration_id = self._register_concentration_token()
         self.lm.generation_config = self._neutral_generation()
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
+        self._suppressed_mask: Tensor | None = None  # no buffer: it follows from the tokenizer
         if gradient_checkpointing and not self.frozen:
             self._save_activation_memory()
         if not train_vision:
@@ -127,6 +160,7 @@ class HFPolicy(Policy):
     def _image_id(self) -> int:
         return int(getattr(self.processor, "image_token_id", None) or self.lm.config.image_token_id)
 
+    @cached_property
     def _forbidden_ids(self) -> list[int]:
         """Ids that a completion may never hold: image and video placeholders, chat markers, rows without a token."""
         allowed = {*self._eos_ids, self.concentration_id}
@@ -134,6 +168,15 @@ class HFPolicy(Policy):
         unused = rows - set(self.tokenizer.get_vocab().values())
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return sorted((unused | special | {self._image_id}) - allowed)
+
+    @property
+    def _suppressed(self) -> Tensor:
+        """(V,) bool on the policy's device: :attr:`_forbidden_ids` as a mask over the logits."""
+        if self._suppressed_mask is None or self._suppressed_mask.device != self.device:
+            mask = torch.zeros(self.lm.get_input_embeddings().num_embeddings, dtype=torch.bool)
+            mask[self._forbidden_ids] = True
+            self._suppressed_mask = mask.to(self.device)
+        return self._suppressed_mask
 
     def _special_tokens(self) -> list[str]:
         return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
@@ -201,22 +244,26 @@ class HFPolicy(Policy):
 
     @torch.no_grad()
     def generate(
-        self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+        self,
+        prompts: Prompts,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        num_generations: int = 1,
     ) -> Completions:
-        """See :meth:`Policy.generate`.
+        """See :meth:`Policy.generate`; by the ``generate`` of transformers, which repeats the prompt for each.
 
         Raises:
             ValueError: for options out of range.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be ≥ 1, got {max_new_tokens}: nothing would be written.")
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature must be ≥ 0 and finite, got {temperature}; 0 decodes greedily.")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {top_p}; 1 samples from all tokens.")
+        check_sampling(max_new_tokens, temperature, top_p)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+            sampling["num_return_sequences"] = num_generations
+        elif num_generations > 1:  # transformers has no greedy decoding of several
+            prompts = repeat_prompts(prompts, num_generations)
         training = self.lm.training
         self.lm.eval()
         try:
@@ -225,8 +272,7 @@ class HFPolicy(Policy):
                 attention_mask=prompts.attention_mask.long(),
                 **prompts.vision,
                 max_new_tokens=max_new_tokens,
-                min_new_tokens=1,
-                suppress_tokens=self._forbidden_ids(),
+                suppress_tokens=self._forbidden_ids,
                 eos_token_id=self._eos_ids,
                 pad_token_id=self._pad_id,
                 use_cache=True,
@@ -235,6 +281,40 @@ class HFPolicy(Policy):
         finally:
             self.lm.train(training)
         return self._completions(sequences[:, prompts.input_ids.shape[1] :])
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Prompts,
+        *,
+        num_generations: int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Completions:
+        """See :meth:`Policy.sample`.
+
+        Raises:
+            ValueError: for options out of range, or an attention kernel that takes no mask.
+        """
+        check_sampling(max_new_tokens, temperature, top_p)
+        training = self.lm.training
+        self.lm.eval()
+        try:
+            ids = sample_group(
+                self.lm,
+                prompts,
+                num_generations,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                suppressed=self._suppressed,
+                end_ids=torch.tensor(self._eos_ids, device=self.device),
+                pad_id=self._pad_id,
+            )
+        finally:
+            self.lm.train(training)
+        return self._completions(ids)
 
     def _completions(self, ids: Tensor) -> Completions:
         """Mask everything after the first end-of-sequence token and decode."""
@@ -249,7 +329,32 @@ class HFPolicy(Policy):
 
     def forward(self, prompts: Prompts, completions: Completions) -> PolicyOutput:
         """See :meth:`Policy.forward`."""
-        ids = torch.cat([prompts.input_ids, completions.ids], 1)  # (B, P + R)
+        group, rest = divmod(len(completions.ids), len(prompts.input_ids))
+        if rest or not group:
+            raise ValueError(
+                f"{len(completions.ids)} completions for {len(prompts.input_ids)} prompts: every prompt needs the same "
+                "number, beside each other."
+            )
+        if group > 1 and self.shared_prefix:
+            hidden = self._packed_hidden(prompts, completions)
+            prompts = Prompts(*(t.repeat_interleave(group, 0) for t in (prompts.input_ids, prompts.attention_mask)))
+        else:
+            prompts = repeat_prompts(prompts, group) if group > 1 else prompts
+            hidden = self._separate_hidden(prompts, completions)
+        ids = torch.cat([prompts.input_ids, completions.ids], 1)  # (B·G, P + R)
+        attention = torch.cat([prompts.attention_mask, completions.mask], 1)
+        in_completion = torch.cat([torch.zeros_like(prompts.attention_mask), completions.mask], 1)
+        return PolicyOutput(
+            hidden=hidden,
+            attention_mask=attention,
+            image_mask=(ids == self._image_id) & ~in_completion & attention,
+            completion_mask=in_completion,
+            token_mask=(ids == self.concentration_id) & in_completion,
+            prompt_length=prompts.input_ids.shape[1],
+        )
+
+    def _separate_hidden(self, prompts: Prompts, completions: Completions) -> Tensor:
+        """(N, P + R, D) states of one sequence a completion."""
         attention = torch.cat([prompts.attention_mask, completions.mask], 1)
         vision = {
             # what the processor gives per prompt token (token types) has to cover the completion too: type 0 is text
@@ -258,20 +363,52 @@ class HFPolicy(Policy):
             else value
             for key, value in prompts.vision.items()
         }
-        hidden = self.lm.model(
-            input_ids=ids, attention_mask=attention.long(), use_cache=False, **vision
+        hidden: Tensor = self.lm.model(
+            input_ids=torch.cat([prompts.input_ids, completions.ids], 1),
+            attention_mask=attention.long(),
+            use_cache=False,
+            **vision,
         ).last_hidden_state
-        length = prompts.input_ids.shape[1]
-        in_completion = torch.cat([torch.zeros_like(prompts.attention_mask), completions.mask], 1)
-        return PolicyOutput(
-            hidden=hidden,
-            attention_mask=attention,
-            image_mask=(ids == self._image_id) & ~in_completion & attention,
-            completion_mask=in_completion,
-            token_mask=(ids == self.concentration_id) & in_completion,
-            prompt_length=length,
-        )
+        return hidden
+
+    def _packed_hidden(self, prompts: Prompts, completions: Completions) -> Tensor:
+        """(B·G, P + R, D) states of one sequence a prompt, laid out as :meth:`_separate_hidden` does."""
+        positions, following = prompt_positions(self.lm, prompts)
+        packed = pack(prompts, completions, positions, following, self._pad_id)
+        extra = packed.ids.shape[1] - prompts.input_ids.shape[1]
+        vision = {
+            key: nn.functional.pad(value, (0, extra)) if value.shape == prompts.input_ids.shape else value
+            for key, value in prompts.vision.items()
+        }
+        hidden = self.lm.model(
+            input_ids=packed.ids,
+            attention_mask=attention_mask(packed.owner, self.lm.config._attn_implementation, self.lm.dtype),
+            position_ids=packed.positions,
+            use_cache=False,
+            **vision,
+        ).last_hidden_state
+        count, length, size = hidden.shape
+        group = len(completions.ids) // count
+        offsets = torch.arange(count, device=hidden.device).repeat_interleave(group)[:, None] * length
+        written = hidden.reshape(-1, size).index_select(0, (packed.columns + offsets).flatten())
+        written = written.view(count * group, -1, size)
+        before = hidden[:, : prompts.input_ids.shape[1]].repeat_interleave(group, 0)
+        return torch.cat([before, written], 1)
 
     def completion_logits(self, output: PolicyOutput) -> Tensor:
         """See :meth:`Policy.completion_logits`: position t predicts token t + 1, so the slice starts at P - 1."""
         return self.lm.lm_head(output.hidden[:, output.prompt_length - 1 : -1])  # type: ignore[no-any-return]
+
+    def log_probs(self, output: PolicyOutput, completions: Completions, temperature: float = 1.0) -> TokenLogProbs:
+        """See :meth:`Policy.log_probs`; only real tokens are projected."""
+        mask = completions.mask
+        values = token_log_probs(
+            output.hidden[:, output.prompt_length - 1 : -1][mask],
+            completions.ids[mask],
+            self.lm.lm_head,
+            self._suppressed,
+            temperature,
+            self.log_prob_chunk,
+        )
+        empty = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
+        return TokenLogProbs(*(empty.masked_scatter(mask, value) for value in values))
