@@ -9,10 +9,22 @@ the five (colour, form) pairs in :data:`datamodules.synthetic.words.HELD_OUT`, a
 of these colours and forms occurs in other pairs. In ``generalisation`` every target has a held-out pair, and its
 question names both the colour and the form (in words or through a fact); only questions of exclusion and relation may
 leave them out. All words, facts and kinds of question occur in ``train``, so the split tests new combinations only.
+
+``reinforce`` and ``reinforce_val`` are for learning from reward: scenes like those of ``train``, questions without
+written thoughts, most of them by unfamiliar facts (:mod:`datamodules.synthetic.facts`) that no written thought names.
 """
 
-from datamodules.synthetic.samples import SPLITS, SyntheticScenes
+from datamodules.synthetic.samples import REINFORCE_SPLITS, SPLITS, SyntheticScenes
 from datamodules.synthetic.sought import Sought, parse_thought, thought_is_right
 from datamodules.synthetic.wordings import vocabulary, words
 
-__all__ = ["SPLITS", "Sought", "SyntheticScenes", "parse_thought", "thought_is_right", "vocabulary", "words"]
+__all__ = [
+    "REINFORCE_SPLITS",
+    "SPLITS",
+    "Sought",
+    "SyntheticScenes",
+    "parse_thought",
+    "thought_is_right",
+    "vocabulary",
+    "words",
+]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from datamodules.synthetic import wordings as say
-from datamodules.synthetic.facts import COLOUR_FACTS, FORM_FACTS, bare
+from datamodules.synthetic.facts import COLOUR_FACTS, FORM_FACTS, UNFAMILIAR_COLOUR_FACTS, UNFAMILIAR_FORM_FACTS, bare
 from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.sought import Sought, answers
 from datamodules.synthetic.words import ANY_FORM, COLOURS, FORMS, PLACES, RELATIONS
 
 _PROPOSALS = 12
+_Facts = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ def _comparison(scene: Scene, shape: Shape, rng: Random) -> _Proposal | None:
     return _Proposal(replace(plain, size=shape.size), _request(rng, what), say.SIZE_THOUGHT.format(plural=plural))
 
 
-def _knowledge(scene: Scene, shape: Shape, rng: Random) -> _Proposal:
+def _by_facts(colour_facts: _Facts, form_facts: _Facts, scene: Scene, shape: Shape, rng: Random) -> _Proposal:
     """Ask by something that has the colour, the form, or both."""
-    colour_fact, form_fact = rng.choice(COLOUR_FACTS[shape.colour]), rng.choice(FORM_FACTS[shape.form])
+    colour_fact, form_fact = rng.choice(colour_facts[shape.colour]), rng.choice(form_facts[shape.form])
     of_colour = say.FACT_THOUGHT.format(fact=bare(colour_fact), word=shape.colour)
     of_form = say.FACT_THOUGHT.format(fact=bare(form_fact), word=shape.form)
     clue = rng.random()
@@ -196,7 +198,8 @@ KINDS: Mapping[str, Callable[[Scene, Shape, Random], _Proposal | None]] = {
     "attribute": _attribute,
     "position": _position,
     "comparison": _comparison,
-    "knowledge": _knowledge,
+    "knowledge": partial(_by_facts, COLOUR_FACTS, FORM_FACTS),
+    "unfamiliar": partial(_by_facts, UNFAMILIAR_COLOUR_FACTS, UNFAMILIAR_FORM_FACTS),
     "exclusion": _exclusion,
     "relation": _relation,
     "both": _both,
@@ -213,3 +216,10 @@ DEFAULT_SHARES: Mapping[str, float] = {
     "both": 0.0,
 }
 """Shares of the kinds; ``both`` asks for two shapes at once."""
+
+_OTHERS = {kind: share for kind, share in DEFAULT_SHARES.items() if kind != "knowledge"}
+REINFORCE_SHARES: Mapping[str, float] = {
+    "unfamiliar": 0.6,
+    **{kind: 0.4 * share / sum(_OTHERS.values()) for kind, share in _OTHERS.items()},
+}
+"""Shares in the splits for reinforcement: unfamiliar facts for the known ones, and the other kinds against forgetting."""

@@ -10,10 +10,11 @@ import numpy as np
 from datamodules.records import ImageRecord, Target
 from datamodules.rle import encode_mask
 from datamodules.synthetic.draw import draw
-from datamodules.synthetic.questions import DEFAULT_SHARES, KINDS, Question, ask
+from datamodules.synthetic.questions import DEFAULT_SHARES, KINDS, REINFORCE_SHARES, Question, ask
 from datamodules.synthetic.scene import SHAPE_COUNTS, Scene, random_scene
 
-SPLITS = ("train", "val", "test", "generalisation")
+REINFORCE_SPLITS = ("reinforce", "reinforce_val")
+SPLITS = ("train", "val", "test", "generalisation", *REINFORCE_SPLITS)
 _SCENES_PER_DRAW = 40
 
 
@@ -21,14 +22,16 @@ class SyntheticScenes:
     """Coloured shapes with questions whose answer follows from the words and from what is seen.
 
     ``train``, ``val`` and ``test`` are drawn alike; ``generalisation`` asks only for shapes whose pair of colour and
-    form (:data:`datamodules.synthetic.words.HELD_OUT`) occurs in no other split.
+    form (:data:`datamodules.synthetic.words.HELD_OUT`) occurs in no other split; :data:`REINFORCE_SPLITS` ask by
+    unfamiliar facts (:mod:`datamodules.synthetic.facts`) and their records hold no thoughts.
 
     Args:
         seed: seed of the whole dataset.
         split: one of :data:`SPLITS`.
         image_size: longer side of the images in pixels.
         questions_per_image: number of targets a record holds, one question each.
-        shares: share of each kind of question, scaled to sum 1; a kind that is left out is not asked.
+        shares: share of each kind of question, scaled to sum 1; a kind that is left out is not asked. ``None`` for
+            the split's default mix. Kind ``unfamiliar`` is for :data:`REINFORCE_SPLITS` only.
         non_square: share of images with sides 4:3 or 3:4.
     """
 
@@ -41,7 +44,8 @@ class SyntheticScenes:
         shares: Mapping[str, float] | None = None,
         non_square: float = 0.3,
     ) -> None:
-        self.shares = dict(DEFAULT_SHARES if shares is None else shares)
+        self.reinforce = split in REINFORCE_SPLITS
+        self.shares = dict((REINFORCE_SHARES if self.reinforce else DEFAULT_SHARES) if shares is None else shares)
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
         if image_size < 64:
@@ -54,6 +58,11 @@ class SyntheticScenes:
             )
         if any(share < 0 for share in self.shares.values()) or not sum(self.shares.values()) > 0:
             raise ValueError(f"shares must be ≥ 0 and not all 0, got {self.shares}.")
+        if not self.reinforce and self.shares.get("unfamiliar", 0) > 0:
+            raise ValueError(
+                f"shares gives kind 'unfamiliar' {self.shares['unfamiliar']:g} in split {split!r}, whose written thoughts "
+                f"would explain these facts: leave the kind to the splits {' and '.join(REINFORCE_SPLITS)}."
+            )
         self.seed = seed
         self.split = split
         self.image_size = image_size
@@ -87,7 +96,7 @@ class SyntheticScenes:
                     return scene, questions
 
     def sample(self, index: int) -> tuple[np.ndarray, ImageRecord]:
-        """Image (H, W, 3) uint8 RGB and its record; each target has one question, its thought and its kind."""
+        """Image (H, W, 3) uint8 RGB and its record; each target has one question, its thought (or none) and its kind."""
         scene, questions = self.compose(index)
         image, masks = draw(scene)
         key = f"{self.split}-{index:06d}"
@@ -96,7 +105,7 @@ class SyntheticScenes:
                 target_id=str(number),
                 expressions=[question.text],
                 masks=[encode_mask(masks[target]) for target in question.targets],
-                reasoning=question.thought,
+                reasoning=None if self.reinforce else question.thought,
                 kind=question.kind,
             )
             for number, question in enumerate(questions)

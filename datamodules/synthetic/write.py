@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.records import ImageRecord
 from datamodules.shard_writer import ShardWriter
-from datamodules.synthetic.questions import DEFAULT_SHARES
 from datamodules.synthetic.samples import SyntheticScenes
 from datamodules.synthetic.wordings import words
 from datamodules.synthetic.words import HELD_OUT
@@ -34,15 +33,15 @@ class SplitSummary:
         images: number of images.
         questions: number of questions.
         kinds: number of questions of each kind.
-        thought_words: mean number of words (punctuation left out) of a thought.
-        longest_thought: largest number of words of a thought.
+        thought_words: mean number of words (punctuation left out) of a thought; ``None`` without thoughts.
+        longest_thought: largest number of words of a thought; ``None`` without thoughts.
     """
 
     images: int = 0
     questions: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
-    thought_words: float = 0.0
-    longest_thought: int = 0
+    thought_words: float | None = None
+    longest_thought: int | None = None
 
 
 def write_synthetic(
@@ -53,6 +52,8 @@ def write_synthetic(
     val: int = 500,
     test: int = 500,
     generalisation: int = 500,
+    reinforce: int = 0,
+    reinforce_val: int = 0,
     questions_per_image: int = 4,
     image_size: int = 128,
     shards: int = 8,
@@ -60,33 +61,39 @@ def write_synthetic(
     overwrite: bool = False,
     shares: Mapping[str, float] | None = None,
 ) -> dict[str, SplitSummary]:
-    """Write ``<output>/train``, ``val``, ``test`` and ``generalisation``.
+    """Write ``<output>/train``, ``val``, ``test``, ``generalisation``, ``reinforce`` and ``reinforce_val``.
+
+    A split of 0 images is neither written nor touched, so that splits can be added to a dataset that is there.
 
     Args:
         output: folder of the dataset.
         seed: seed of the whole dataset.
-        train: images of the training split; a split of 0 images is not written.
+        train: images of the training split; 0 leaves the split out, here and below.
         val: images of the validation split.
         test: images of the test split.
         generalisation: images of the split that asks for colour–form pairs which no other split shows.
+        reinforce: images of the split that asks by unfamiliar facts, without written thoughts.
+        reinforce_val: images of its validation split.
         questions_per_image: questions about each image.
         image_size: longer side of the images in pixels.
         shards: shards of each split; training needs at least ranks × loader workers of them.
         workers: processes that draw; the result does not depend on it.
         overwrite: replace splits that are there.
-        shares: share of each kind of question; ``None`` for the default mix.
+        shares: share of each kind of question, for all splits; ``None`` for the default mix of each.
 
     Returns:
         A summary of each split written.
     """
     if workers < 1:
         raise ValueError(f"workers must be ≥ 1, got {workers}.")
-    counts = {"train": train, "val": val, "test": test, "generalisation": generalisation}
+    counts = {
+        **{"train": train, "val": val, "test": test, "generalisation": generalisation},
+        **{"reinforce": reinforce, "reinforce_val": reinforce_val},
+    }
     if min(counts.values()) < 0 or not any(counts.values()):
         raise ValueError(f"splits need numbers of images ≥ 0 and not all 0, got {counts}.")
-    mix = dict(DEFAULT_SHARES if shares is None else shares)
     scenes = {
-        split: SyntheticScenes(seed, split, image_size, questions_per_image, mix) for split in counts if counts[split]
+        split: SyntheticScenes(seed, split, image_size, questions_per_image, shares) for split in counts if counts[split]
     }
     summaries = {}
     with _progress() as progress, _pool(workers) as pool:
@@ -96,7 +103,7 @@ def write_synthetic(
                 "seed": seed,
                 "image_size": image_size,
                 "questions_per_image": questions_per_image,
-                "shares": mix,
+                "shares": source.shares,
                 "held_out": [list(pair) for pair in HELD_OUT],
             }
             with ShardWriter(
@@ -130,12 +137,15 @@ class _Tally:
         self.images += 1
         for target in record.targets:
             self.kinds[target.kind] += 1
-            self.lengths.append(sum(word.isalpha() for word in words(target.reasoning or "")))
+            if target.reasoning is not None:
+                self.lengths.append(sum(word.isalpha() for word in words(target.reasoning)))
 
     def summary(self) -> SplitSummary:
-        number = len(self.lengths)
-        kinds = dict(sorted(self.kinds.items()))
-        return SplitSummary(self.images, number, kinds, round(sum(self.lengths) / number, 2), max(self.lengths))
+        summary = SplitSummary(self.images, self.kinds.total(), dict(sorted(self.kinds.items())))
+        if self.lengths:
+            summary.thought_words = round(sum(self.lengths) / len(self.lengths), 2)
+            summary.longest_thought = max(self.lengths)
+        return summary
 
 
 def _encoded_sample(scenes: SyntheticScenes, index: int) -> tuple[ImageRecord, bytes]:

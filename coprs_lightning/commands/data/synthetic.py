@@ -25,13 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("val", 500, "validation"),
         ("test", 500, "test"),
         ("generalisation", 500, "colour–form pairs that no other split shows"),
+        ("reinforce", 0, "questions by unfamiliar facts without written thoughts, to learn from reward"),
+        ("reinforce-val", 0, "validation of the same"),
     ):
         parser.add_argument(
             f"--{split}",
             type=int,
             default=images,
             metavar="N",
-            help=f"images: {what} (default: %(default)s)",
+            help=f"images: {what} (default: %(default)s; 0: the split is neither written nor touched)",
         )
     parser.add_argument("--questions-per-image", type=positive, default=4, help="default: %(default)s")
     parser.add_argument("--image-size", type=positive, default=128, help="longer side in pixels (default: %(default)s)")
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
             val=args.val,
             test=args.test,
             generalisation=args.generalisation,
+            reinforce=args.reinforce,
+            reinforce_val=args.reinforce_val,
             questions_per_image=args.questions_per_image,
             image_size=args.image_size,
             shards=args.shards,
@@ -76,8 +80,12 @@ def _print(summaries: dict[str, SplitSummary], output: Path) -> None:
     table.add_row("questions", *(f"{item.questions:,}" for item in summaries.values()))
     for kind in sorted({kind for item in summaries.values() for kind in item.kinds}):
         table.add_row(f"  {kind}", *(f"{item.kinds.get(kind, 0):,}" for item in summaries.values()))
-    table.add_row("words of a thought (mean)", *(f"{item.thought_words:g}" for item in summaries.values()))
-    table.add_row("words of a thought (most)", *(str(item.longest_thought) for item in summaries.values()))
+    table.add_row("words of a thought (mean)", *(_number(item.thought_words) for item in summaries.values()))
+    table.add_row("words of a thought (most)", *(_number(item.longest_thought) for item in summaries.values()))
     console = Console(highlight=False)
     console.print(table)
     console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
