@@ -98,6 +98,17 @@ class SegmentationBatch(_Movable):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def part(self, start: int, stop: int) -> SegmentationBatch:
+        """The examples ``start`` … ``stop - 1`` as a batch."""
+        kept = slice(start, stop)
+        index = None
+        if self.frame_index is not None:
+            frames = self.frame_index[kept].tolist()
+            index = torch.tensor([frames.index(frame) for frame in frames], device=self.frame_index.device)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut = {name: None if value is None else value[kept] for name, value in values.items()}
+        return SegmentationBatch(**{**cut, "frame_index": index})
+
 
 @dataclass
 class Prompts(_Movable):
@@ -129,6 +140,11 @@ class Completions(_Movable):
     mask: Tensor
     texts: list[str]
     truncated: Tensor
+
+    def part(self, start: int, stop: int) -> Completions:
+        """The rows ``start`` … ``stop - 1``."""
+        kept = slice(start, stop)
+        return Completions(self.ids[kept], self.mask[kept], self.texts[kept], self.truncated[kept])
 
 
 @dataclass

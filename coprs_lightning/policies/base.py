@@ -81,5 +81,19 @@ class Policy(Component, ABC):
         """(B, R, V) logits that predict the completion's tokens; prompt positions are never projected."""
 
     @abstractmethod
-    def log_probs(self, output: PolicyOutput, completions: Completions, temperature: float = 1.0) -> TokenLogProbs:
-        """Log-probabilities of the completions under the distribution that :meth:`sample` draws from."""
+    def log_probs(
+        self,
+        output: PolicyOutput,
+        completions: Completions,
+        *,
+        temperature: float = 1.0,
+        entropy_gradient: bool = False,
+    ) -> TokenLogProbs:
+        """Log-probabilities of the completions under the distribution that :meth:`sample` draws from.
+
+        Args:
+            output: what :meth:`forward` gave for them.
+            completions: N completions.
+            temperature: with which they were sampled.
+            entropy_gradient: let gradients flow through the entropy too.
+        """

@@ -399,16 +399,24 @@ class HFPolicy(Policy):
         """See :meth:`Policy.completion_logits`: position t predicts token t + 1, so the slice starts at P - 1."""
         return self.lm.lm_head(output.hidden[:, output.prompt_length - 1 : -1])  # type: ignore[no-any-return]
 
-    def log_probs(self, output: PolicyOutput, completions: Completions, temperature: float = 1.0) -> TokenLogProbs:
+    def log_probs(
+        self,
+        output: PolicyOutput,
+        completions: Completions,
+        *,
+        temperature: float = 1.0,
+        entropy_gradient: bool = False,
+    ) -> TokenLogProbs:
         """See :meth:`Policy.log_probs`; only real tokens are projected."""
         mask = completions.mask
         values = token_log_probs(
             output.hidden[:, output.prompt_length - 1 : -1][mask],
             completions.ids[mask],
             self.lm.lm_head,
-            self._suppressed,
-            temperature,
-            self.log_prob_chunk,
+            suppressed=self._suppressed,
+            temperature=temperature,
+            chunk=self.log_prob_chunk,
+            entropy_gradient=entropy_gradient,
         )
         empty = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         return TokenLogProbs(*(empty.masked_scatter(mask, value) for value in values))

@@ -8,7 +8,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def token_log_probs(
-    hidden: Tensor, ids: Tensor, head: nn.Module, suppressed: Tensor, temperature: float, chunk: int
+    hidden: Tensor,
+    ids: Tensor,
+    head: nn.Module,
+    *,
+    suppressed: Tensor,
+    temperature: float,
+    chunk: int,
+    entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy of the distribution that a sampler draws from.
 
@@ -22,15 +29,17 @@ def token_log_probs(
         suppressed: (V,) bool, ids that are never drawn: they have no probability here either.
         temperature: of the sampler.
         chunk: tokens at a time.
+        entropy_gradient: let gradients flow through the entropy too.
 
     Returns:
-        (M,) log-probabilities with gradient, and (M,) entropies in nats with gradient; both float32.
+        (M,) log-probabilities and (M,) entropies in nats, float32.
     """
 
     def piece(states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(states).float() / temperature
         everywhere = logits.masked_fill(suppressed, -torch.inf).log_softmax(-1)
-        entropy = -(everywhere.exp() * everywhere.masked_fill(suppressed, 0.0)).sum(-1)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = -(everywhere.exp() * everywhere.masked_fill(suppressed, 0.0)).sum(-1)
         return everywhere.gather(-1, tokens[:, None])[:, 0], entropy
 
     if len(ids) <= chunk:

@@ -16,15 +16,13 @@ class TestGeneration:
         """No cache, no incremental positions: every step encodes everything anew, one prompt at a time."""
         steps = 12
         generated = policy.generate(prompts, max_new_tokens=steps)
-        forbidden = torch.tensor(policy._forbidden_ids())
+        forbidden = torch.tensor(policy._forbidden_ids)
         for row in range(3):
             prompt = policy.encode_prompts([IMAGES[row]], [QUESTIONS[row]])
             ids = torch.zeros(1, 0, dtype=torch.long)
             while ids.shape[1] < steps and not torch.isin(ids, torch.tensor(policy._eos_ids)).any():
                 scores = full_logits(policy, prompt, ids, torch.ones_like(ids, dtype=torch.bool))[0, -1]
                 scores[forbidden] = -float("inf")
-                if ids.shape[1] == 0:
-                    scores[policy._eos_ids] = -float("inf")  # a completion holds something
                 ids = torch.cat([ids, scores.argmax().view(1, 1)], 1)
             assert generated.ids[row, generated.mask[row]].tolist() == ids[0].tolist()
         assert len({tuple(row) for row in generated.ids.tolist()}) == 3
@@ -41,7 +39,7 @@ class TestGeneration:
         one = brief.encode_prompts(IMAGES[2:], QUESTIONS[2:])
         empty = torch.zeros(1, 0, dtype=torch.long)
         scores = full_logits(brief, one, empty, empty.bool())[0, -1]
-        scores[brief._forbidden_ids() + brief._eos_ids] = -float("inf")
+        scores[brief._forbidden_ids] = -float("inf")
         expected = (scores / temperature).softmax(0)
         sampled = brief.generate(repeated(one, count), max_new_tokens=1, temperature=temperature)
         seen = torch.bincount(sampled.ids[:, 0], minlength=len(expected)) / count
@@ -84,15 +82,15 @@ class TestGeneration:
         assert completions.texts == [policy.tokenizer.decode(row) for row in ([65], [65, 66, 67, 68], [65, 66, 67], [])]
 
     def test_generation_stops_at_the_end_of_the_turn(self):
-        """A head that asks for the end on every step: the first token is exempt, the second ends it."""
+        """A head that asks for the end on every step: nothing else is written."""
         hasty = small_policy()
         end = hasty.tokenizer.eos_token_id
         asked = torch.nn.functional.one_hot(torch.tensor(end), 1408) * 1000.0
         hasty.lm.lm_head.register_forward_hook(lambda module, args, output: output + asked)
         completions = hasty.generate(hasty.encode_prompts(IMAGES[:2], QUESTIONS[:2]), max_new_tokens=6)
-        assert completions.mask.sum(1).tolist() == [2, 2]
+        assert completions.mask.sum(1).tolist() == [1, 1]
         assert completions.truncated.tolist() == [False, False]
-        assert (completions.ids[:, 1] == end).all()
+        assert (completions.ids[:, 0] == end).all()
 
     def test_texts_are_what_was_written(self, policy, prompts):
         completions = policy.generate(prompts, max_new_tokens=8)
