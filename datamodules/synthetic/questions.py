@@ -217,9 +217,14 @@ DEFAULT_SHARES: Mapping[str, float] = {
 }
 """Shares of the kinds; ``both`` asks for two shapes at once."""
 
-_OTHERS = {kind: share for kind, share in DEFAULT_SHARES.items() if kind != "knowledge"}
 REINFORCE_SHARES: Mapping[str, float] = {
     "unfamiliar": 0.6,
-    **{kind: 0.4 * share / sum(_OTHERS.values()) for kind, share in _OTHERS.items()},
+    "attribute": 0.14,
+    "position": 0.1,
+    "comparison": 0.07,
+    "exclusion": 0.05,
+    "relation": 0.04,
+    "both": 0.0,
 }
-"""Shares in the splits for reinforcement: unfamiliar facts for the known ones, and the other kinds against forgetting."""
+"""Shares in the splits to learn from reward: unfamiliar facts in place of known ones; the kinds beside them, in the
+proportions of :data:`DEFAULT_SHARES`, keep what was learnt before."""

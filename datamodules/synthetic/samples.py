@@ -60,8 +60,8 @@ class SyntheticScenes:
             raise ValueError(f"shares must be ≥ 0 and not all 0, got {self.shares}.")
         if not self.reinforce and self.shares.get("unfamiliar", 0) > 0:
             raise ValueError(
-                f"shares gives kind 'unfamiliar' {self.shares['unfamiliar']:g} in split {split!r}, whose written thoughts "
-                f"would explain these facts: leave the kind to the splits {' and '.join(REINFORCE_SPLITS)}."
+                f"shares gives kind 'unfamiliar' {self.shares['unfamiliar']:g} in split {split!r}, whose written "
+                f"thoughts would explain these facts: leave the kind to the splits {' and '.join(REINFORCE_SPLITS)}."
             )
         self.seed = seed
         self.split = split
@@ -96,7 +96,7 @@ class SyntheticScenes:
                     return scene, questions
 
     def sample(self, index: int) -> tuple[np.ndarray, ImageRecord]:
-        """Image (H, W, 3) uint8 RGB and its record; each target has one question, its thought (or none) and its kind."""
+        """Image (H, W, 3) uint8 RGB and its record; a target has one question, its kind and its thought, if any."""
         scene, questions = self.compose(index)
         image, masks = draw(scene)
         key = f"{self.split}-{index:06d}"

@@ -93,7 +93,9 @@ def write_synthetic(
     if min(counts.values()) < 0 or not any(counts.values()):
         raise ValueError(f"splits need numbers of images ≥ 0 and not all 0, got {counts}.")
     scenes = {
-        split: SyntheticScenes(seed, split, image_size, questions_per_image, shares) for split in counts if counts[split]
+        split: SyntheticScenes(seed, split, image_size, questions_per_image, shares)
+        for split in counts
+        if counts[split]
     }
     summaries = {}
     with _progress() as progress, _pool(workers) as pool:

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from datamodules.synthetic import SyntheticScenes, parse_thought, vocabulary, words
-from datamodules.synthetic.questions import DEFAULT_SHARES
+from datamodules.synthetic import REINFORCE_SPLITS, SPLITS, SyntheticScenes, parse_thought, vocabulary, words
+from datamodules.synthetic.questions import DEFAULT_SHARES, REINFORCE_SHARES
 from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.sought import answers
 
@@ -27,6 +27,21 @@ MEANINGS = {
     **dict.fromkeys(("starfish", "sheriff", "christmas"), "star"),
     **dict.fromkeys(("aid", "plus", "hospital"), "cross"),
 }
+UNFAMILIAR = {
+    **dict.fromkeys(("cherry", "stop"), "red"),
+    **dict.fromkeys(("cone", "mandarin"), "orange"),
+    **dict.fromkeys(("canary", "duck"), "yellow"),
+    **dict.fromkeys(("emerald", "broccoli"), "green"),
+    **dict.fromkeys(("sapphire", "cornflower"), "blue"),
+    **dict.fromkeys(("amethyst", "grape"), "purple"),
+    **dict.fromkeys(("flour", "cotton"), "white"),
+    **dict.fromkeys(("soot", "panther"), "black"),
+    **dict.fromkeys(("tyre", "button"), "circle"),
+    **dict.fromkeys(("note", "sugar"), "square"),
+    **dict.fromkeys(("chip", "shark"), "triangle"),
+    **dict.fromkeys(("wand", "plaque"), "star"),
+    **dict.fromkeys(("crucifix", "emblem"), "cross"),
+}
 PROPERTIES = {
     *("small", "big", "red", "orange", "yellow", "green", "blue", "purple", "white", "black"),
     *("circle", "square", "triangle", "star", "cross"),
@@ -39,15 +54,15 @@ RELATION = re.compile(r"(.*) (?:to the )?(left of|right of|above|higher than|bel
 def test_every_question_has_exactly_the_answer_that_a_reader_finds() -> None:
     shares = {**DEFAULT_SHARES, "both": 0.05, "relation": 0.15}
     kinds: Counter[str] = Counter()
-    for split in ("train", "val", "test", "generalisation"):
-        scenes = SyntheticScenes(3, split, shares=shares)
+    for split in SPLITS:
+        scenes = SyntheticScenes(3, split, shares=None if split in REINFORCE_SPLITS else shares)
         for index in range(80):
             scene, questions = scenes.compose(index)
             for question in questions:
                 assert _read(scene, question.text) == {scene.shapes[target] for target in question.targets}, question
                 assert len(question.targets) == (2 if question.kind == "both" else 1)
                 kinds[question.kind] += 1
-    assert set(kinds) == set(shares)
+    assert set(kinds) == {*shares, "unfamiliar"}
     assert min(kinds.values()) > 30
 
 
@@ -73,6 +88,29 @@ def test_kinds_come_in_their_shares() -> None:
         kinds.update(question.kind for question in SyntheticScenes(0, "train").compose(index)[1])
     for kind, share in DEFAULT_SHARES.items():
         assert kinds[kind] / 2000 == pytest.approx(share, abs=0.05), kind
+
+
+def test_splits_to_learn_from_reward_ask_by_unfamiliar_facts_only() -> None:
+    kinds: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for split in REINFORCE_SPLITS:
+        for index in range(300):
+            for question in SyntheticScenes(0, split).compose(index)[1]:
+                tokens = words(question.text)
+                assert not set(MEANINGS) & set(tokens), question.text
+                assert (question.kind == "unfamiliar") is bool(set(UNFAMILIAR) & set(tokens)), question.text
+                kinds[question.kind] += 1
+                asked.update(set(UNFAMILIAR) & set(tokens))
+    for kind, share in REINFORCE_SHARES.items():
+        assert kinds[kind] / 2400 == pytest.approx(share, abs=0.05), kind
+    assert set(asked) == set(UNFAMILIAR)
+    assert min(asked.values()) > 20
+
+
+def test_other_kinds_keep_their_proportions_in_the_splits_to_learn_from_reward() -> None:
+    assert sum(REINFORCE_SHARES.values()) == pytest.approx(1)
+    for kind in set(DEFAULT_SHARES) - {"knowledge"}:
+        assert REINFORCE_SHARES[kind] == pytest.approx(DEFAULT_SHARES[kind] * 0.4 / 0.8), kind
 
 
 def test_vocabulary_is_small_and_complete() -> None:
@@ -126,7 +164,7 @@ def _read(scene: Scene, text: str) -> set[Shape]:
 def _having(shapes: list[Shape], tokens: list[str]) -> list[Shape]:
     """Shapes with every property named, facts included, and with none that follows "not", "neither" or "nor"."""
     for place, token in enumerate(tokens):
-        word = MEANINGS.get(token, SINGULAR.get(token, token))
+        word = {**MEANINGS, **UNFAMILIAR, **SINGULAR}.get(token, token)
         if word not in PROPERTIES:
             continue
         before = [earlier for earlier in tokens[max(place - 2, 0) : place] if earlier != "a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from dataclasses import replace
@@ -11,10 +12,17 @@ import pytest
 
 from datamodules.record_json import check_record
 from datamodules.rle import decode_mask
-from datamodules.synthetic import SPLITS, SyntheticScenes
+from datamodules.synthetic import REINFORCE_SPLITS, SPLITS, SyntheticScenes
 from datamodules.synthetic.draw import draw
 from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.words import COLOURS, FORMS, HELD_OUT
+
+DIGESTS = {
+    "train": "354b655b1957e912c89695eaca7569a808bfb7ade822e7aabb0f0a7230d5e7c9",
+    "val": "316df3e209db615e6fee29d2fcf16abd08eaa7e7c15b04617aab3543dbbfafdb",
+    "test": "33db4f8832e41d99a28beeb1fa932859e6952114533b9a5518cf9468372b979d",
+    "generalisation": "976bb59fdccb05f3a79314cc5492f2249013c8e7e1886690bf09f97281f90b65",
+}
 
 
 def test_a_sample_is_a_pure_function_of_seed_split_and_index() -> None:
@@ -41,6 +49,30 @@ def test_records_are_fit_for_shards() -> None:
         assert all(target.reasoning and target.kind for target in record.targets)
         shapes.add(image.shape[:2])
     assert shapes == {(96, 96), (72, 96), (96, 72)}
+
+
+@pytest.mark.parametrize("split", DIGESTS)
+def test_splits_that_were_published_never_change(split: str) -> None:
+    """Scenes and questions, from which all else follows: how OpenCV rounds a pixel may change with its version."""
+    digest = hashlib.sha256()
+    for index in range(60):
+        digest.update(repr(SyntheticScenes(0, split).compose(index)).encode())
+    assert digest.hexdigest() == DIGESTS[split]
+
+
+@pytest.mark.parametrize("split", REINFORCE_SPLITS)
+def test_records_to_learn_from_reward_hold_masks_but_no_thoughts(split: str) -> None:
+    scenes = SyntheticScenes(0, split, image_size=64)
+    for index in range(20):
+        _, record = scenes.sample(index)
+        _, questions = scenes.compose(index)
+        check_record(record)
+        assert record.key == f"{split}-{index:06d}"
+        for target, question in zip(record.targets, questions, strict=True):
+            assert target.reasoning is None
+            assert target.expressions == [question.text]
+            assert target.kind == question.kind
+            assert decode_mask(target.masks[0]).any()
 
 
 def test_masks_hold_the_pixels_of_their_shape() -> None:
@@ -90,7 +122,7 @@ def test_every_form_is_drawn_about_its_centre() -> None:
         assert rows.mean() + 0.5 == pytest.approx(33.5, abs=1.5), form
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("split", ["train", "val", "test", *REINFORCE_SPLITS])
 def test_held_out_pairs_are_in_no_other_split(split: str) -> None:
     seen = {(s.colour, s.form) for index in range(400) for s in SyntheticScenes(0, split).compose(index)[0].shapes}
     assert seen == {(colour, form) for colour in COLOURS for form in FORMS} - set(HELD_OUT)
@@ -119,7 +151,7 @@ def test_sizes_and_grounds_leave_no_doubt() -> None:
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="split must be one of train, val, test, generalisation, got 'dev'"):
+    with pytest.raises(ValueError, match=f"split must be one of {', '.join(SPLITS)}, got 'dev'"):
         SyntheticScenes(0, "dev")
     with pytest.raises(ValueError, match="image_size must be ≥ 64 pixels, got 32"):
         SyntheticScenes(0, "train", image_size=32)
@@ -129,7 +161,10 @@ def test_wrong_options_are_refused() -> None:
         SyntheticScenes(0, "train", shares={"riddle": 1.0})
     with pytest.raises(ValueError, match="shares must be ≥ 0 and not all 0"):
         SyntheticScenes(0, "train", shares={"attribute": 0.0})
-    assert len(SPLITS) == 4
+    for split in set(SPLITS) - set(REINFORCE_SPLITS):
+        with pytest.raises(ValueError, match=f"'unfamiliar' 0.5 in split '{split}', .* to the splits reinforce and"):
+            SyntheticScenes(0, split, shares={"attribute": 0.5, "unfamiliar": 0.5})
+    assert len(SPLITS) == 6
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

@@ -46,6 +46,8 @@ def test_shards_hold_the_samples(tmp_path: Path) -> None:
     assert (train.images, train.questions) == (40, 80)
     assert set(train.kinds) == {"attribute", "position"}
     assert sum(train.kinds.values()) == 80
+    assert train.thought_words is not None
+    assert train.longest_thought is not None
     assert 3 <= train.thought_words <= train.longest_thought <= 20
     index = json.loads((tmp_path / "train" / "index.json").read_text())
     assert index["counts"] == {"images": 40, "targets": 80, "expressions": 80}
@@ -66,6 +68,23 @@ def test_wrong_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="numbers of images ≥ 0 and not all 0"):
         write_synthetic(tmp_path, train=-1)
     assert not list(tmp_path.iterdir())
+
+
+def test_splits_are_added_to_an_earlier_dataset(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, **SMALL)
+    before = _digests(tmp_path)
+    none: dict[str, Any] = dict.fromkeys(("train", "val", "test", "generalisation"), 0)
+    summaries = write_synthetic(tmp_path, reinforce=5, reinforce_val=3, image_size=64, shards=2, **none)
+    after = _digests(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).parent.name for name in set(after) - set(before)} == {"reinforce", "reinforce_val"}
+    for split, images in (("reinforce", 5), ("reinforce_val", 3)):
+        summary = summaries[split]
+        assert (summary.images, summary.questions) == (images, 4 * images)
+        assert (summary.thought_words, summary.longest_thought) == (None, None)
+        index = json.loads((tmp_path / split / "index.json").read_text())
+        assert index["extra"]["shares"]["unfamiliar"] == 0.6
+        assert index["counts"]["images"] == images
 
 
 def test_an_earlier_dataset_is_kept(tmp_path: Path) -> None:

@@ -39,11 +39,30 @@ def test_it_writes_what_the_function_writes(tmp_path: Path, capsys: pytest.Captu
     assert max(sample["height"], sample["width"]) == 64
 
 
+def test_splits_without_thoughts_are_added_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--output", tmp_path, *FEW)
+    assert not (tmp_path / "reinforce").exists()
+    before = (tmp_path / "train/index.json").read_bytes()
+    capsys.readouterr()
+    none = [word for split in ("train", "val", "test", "generalisation") for word in (f"--{split}", "0")]
+    added = [*none, "--reinforce", "3", "--reinforce-val", "2", "--image-size", "64", "--shards", "2"]
+    assert run("--output", tmp_path, *added) == 0
+    printed = capsys.readouterr().out
+    assert "unfamiliar" in printed
+    rows = [line.replace("│", " ").split() for line in printed.splitlines() if "words of a thought" in line]
+    assert [row[-2:] for row in rows] == [["–", "–"], ["–", "–"]]
+    assert (tmp_path / "train/index.json").read_bytes() == before
+    samples = {split: read_split(tmp_path / split) for split in ("reinforce", "reinforce_val")}
+    assert {split: len(found) for split, found in samples.items()} == {"reinforce": 3, "reinforce_val": 2}
+    targets = [target for found in samples.values() for sample in found.values() for target in sample["targets"]]
+    assert all(target["reasoning"] is None for target in targets)
+
+
 def test_defaults_are_those_of_the_function() -> None:
     parser = argparse.ArgumentParser()
     synthetic.add_arguments(parser)
     chosen = vars(parser.parse_args(["--output", "x"]))
-    declared = dict(write_synthetic.__kwdefaults__)
+    declared = dict(write_synthetic.__kwdefaults__ or {})
     del declared["shares"]
     assert {name: chosen[name] for name in declared} == declared
 

@@ -1,0 +1,56 @@
+"""Unfamiliar facts stay unfamiliar: no written thought, known fact or vocabulary holds them."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from transformers import AutoTokenizer
+
+from coprs_lightning.policies.loading import SHIPPED
+from datamodules.synthetic import vocabulary, words
+from datamodules.synthetic.facts import (
+    COLOUR_FACTS,
+    FORM_FACTS,
+    UNFAMILIAR_COLOUR_FACTS,
+    UNFAMILIAR_FORM_FACTS,
+    bare,
+)
+from datamodules.synthetic.words import ANY_FORM, COLOURS, FORMS, PLACES, SIZES
+
+UNFAMILIAR = [*chain(*UNFAMILIAR_COLOUR_FACTS.values(), *UNFAMILIAR_FORM_FACTS.values())]
+KNOWN = [*chain(*COLOUR_FACTS.values(), *FORM_FACTS.values())]
+
+
+def test_every_colour_and_form_has_two_of_them() -> None:
+    assert tuple(UNFAMILIAR_COLOUR_FACTS) == COLOURS
+    assert tuple(UNFAMILIAR_FORM_FACTS) == FORMS
+    tables = (UNFAMILIAR_COLOUR_FACTS, UNFAMILIAR_FORM_FACTS)
+    assert {len(facts) for table in tables for facts in table.values()} == {2}
+    assert len(set(UNFAMILIAR)) == len(UNFAMILIAR) == 26
+
+
+@pytest.mark.parametrize("fact", UNFAMILIAR)
+def test_no_known_fact_contains_or_extends_one(fact: str) -> None:
+    assert not [known for known in KNOWN if bare(known) in fact or bare(fact) in known]
+
+
+@pytest.mark.parametrize("fact", UNFAMILIAR)
+def test_none_says_what_it_means(fact: str) -> None:
+    assert not [word for word in (*COLOURS, *FORMS, ANY_FORM) if word in fact]
+    assert not {*SIZES, *PLACES} & set(words(fact))
+
+
+@pytest.mark.parametrize("fact", UNFAMILIAR)
+def test_its_own_words_are_in_no_vocabulary(fact: str) -> None:
+    shipped = (SHIPPED / "words.txt").read_text(encoding="utf-8").split()
+    assert set(words(fact)) - set(vocabulary()) - set(shipped)
+
+
+def test_the_shipped_tokenizer_reads_them_in_pieces_and_back() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "small_qwen2_5_vl")
+    for fact in UNFAMILIAR:
+        text = f"Which shape looks like {fact}?"
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids) == text
+        assert len(ids) > len(words(text)), fact
