@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from coprs_lightning.component import Component
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
+
+if TYPE_CHECKING:
+    from coprs_lightning.policies.lora import LoraAdapters
 
 
 class Policy(Component, ABC):
@@ -17,6 +21,7 @@ class Policy(Component, ABC):
     Attributes:
         hidden_size: D of the hidden states; the aggregator reads it.
         concentration_id: token id of the concentration token.
+        adapters: what is trained in place of the policy's own weights; ``None`` where those are trained themselves.
     """
 
     hidden_size: int
@@ -24,6 +29,24 @@ class Policy(Component, ABC):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.adapters: LoraAdapters | None = None
+
+    def adapters_off(self) -> AbstractContextManager[None]:
+        """A context in which the policy computes with the weights that its adapters leave as they were.
+
+        Raises:
+            ValueError: when it has no adapters.
+        """
+        if self.adapters is None:
+            raise ValueError(
+                "the policy has no adapters, so its weights as they were before training are not kept. Set "
+                "model.policy.init_args.lora, or use FrozenCopyReference for the reference policy."
+            )
+        return self.adapters.off()
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """Parameters that :meth:`adapters_off` leaves out."""
+        return [] if self.adapters is None else self.adapters.trained()
 
     @abstractmethod
     def encode_prompts(self, images: list[Tensor], questions: list[str]) -> Prompts:

@@ -16,6 +16,7 @@ from coprs_lightning.component import check_positive
 from coprs_lightning.policies.base import Policy
 from coprs_lightning.policies.loading import load_model, load_processor, resolve_model
 from coprs_lightning.policies.log_probs import token_log_probs
+from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
 from coprs_lightning.policies.packing import (
     attention_mask,
     pack,
@@ -73,6 +74,8 @@ class HFPolicy(Policy):
         shared_prefix: compute a prompt once for all its completions (see :mod:`coprs_lightning.policies.packing`);
             ``false`` repeats it for each: the same result, slower.
         log_prob_chunk: completion tokens whose logits are in memory at a time.
+        lora: train low-rank adapters and the concentration token's row alone, whatever ``train_vision`` says;
+            ``null`` trains all weights.
         kwargs: see :class:`~coprs_lightning.component.Component`.
     """
 
@@ -92,6 +95,7 @@ class HFPolicy(Policy):
         max_prompt_tokens: int = 1300,
         shared_prefix: bool = True,
         log_prob_chunk: int = 2048,
+        lora: LoraOptions | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -112,6 +116,9 @@ class HFPolicy(Policy):
             self._save_activation_memory()
         if not train_vision:
             vision_tower(self.lm).requires_grad_(False)
+        if lora is not None:
+            self.adapters = LoraAdapters(self.lm, lora, self.concentration_id)
+            self.register_load_state_dict_pre_hook(self.adapters.accept_plain)
 
     def _save_activation_memory(self) -> None:
         # transformers 6 drops the second name, early 5 has no first
