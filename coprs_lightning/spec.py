@@ -86,18 +86,21 @@ class Recorded:
 
 
 def _coerce(annotation: Any, value: Any) -> Any:
-    """Rebuild dataclasses and tuples that :func:`to_plain` flattened."""
+    """Rebuild parts, dataclasses and tuples that :func:`to_plain` flattened."""
     if isinstance(value, dict) and set(value) == {"class_path", "init_args"}:
         return build(value)
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(annotation):
-            if dataclasses.is_dataclass(option) and isinstance(value, dict):
+            held = typing.get_origin(option) is dict or dataclasses.is_dataclass(option)
+            if held and isinstance(value, dict):
                 return _coerce(option, value)
         return value
     if dataclasses.is_dataclass(annotation) and isinstance(value, dict):
         hints = typing.get_type_hints(annotation)
         return annotation(**{key: _coerce(hints.get(key), item) for key, item in value.items()})  # type: ignore[operator]
+    if origin is dict and isinstance(value, dict):
+        return {key: _coerce(typing.get_args(annotation)[1], item) for key, item in value.items()}
     if origin is tuple and isinstance(value, list):
         return tuple(value)
     return value

@@ -36,10 +36,12 @@ class Outer(Component):
         later: Weights | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
         names: list[str] | None = None,
+        parts: dict[str, Inner] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.inner, self.weights, self.later, self.betas, self.names = inner, weights, later, betas, names
+        self.widths = {name: part.width for name, part in (parts or {}).items()}
 
 
 class Child(Outer):
@@ -75,6 +77,13 @@ def test_nested_parts_and_dataclasses_come_back(tmp_path: Any) -> None:
     assert (again.weights, again.later) == (Weights(dice=3.0), Weights(pair=(5, 6)))
     assert again.betas == (0.9, 0.99)
     assert again.frozen
+
+
+def test_parts_by_name_come_back() -> None:
+    outer = Outer(inner=Inner(), parts={"a": Inner(width=3), "b": Widened(extra=8)})
+    again = build(outer.spec)
+    assert again.spec == outer.spec
+    assert again.widths == {"a": 3, "b": 9}
 
 
 def test_a_subclass_records_its_own_arguments_once() -> None:

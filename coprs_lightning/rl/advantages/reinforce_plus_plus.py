@@ -12,10 +12,10 @@ from coprs_lightning.rl.advantages.centring import NO_SPREAD, check_eps, wide
 class ReinforcePlusPlusAdvantages(AdvantageEstimator):
     """``(r − mean) / (std + eps)`` over all completions of the batch, on all processes.
 
-    Source: REINFORCE++ (arXiv 2501.03262): one baseline for all prompts, so that a single completion a prompt is enough.
-    The standard deviation divides by the number of completions. Two things differ from the source: the KL term stays in
-    the loss instead of in the reward, and the batch is that of one forward pass – with gradient accumulation every part
-    is normalised by itself. Advantages are 0 only where the rewards of the whole batch are equal; a group of equal
+    Source: REINFORCE++ (arXiv 2501.03262): one baseline for all prompts, so that one completion a prompt is enough. The
+    standard deviation divides by the number of completions. Two things differ from the source: the KL term stays in the
+    loss instead of in the reward, and the batch is that of one rollout – with gradient accumulation every part is
+    normalised by itself. Advantages are 0 only where the rewards of the whole batch are equal; a group of equal
     rewards still has the advantage of its prompt over the others.
 
     Every process must call it at the same time, as in training: the means are taken over all of them.

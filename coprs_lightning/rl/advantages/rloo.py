@@ -11,7 +11,7 @@ from coprs_lightning.rl.advantages.centring import centred_in_group
 class RLOOAdvantages(AdvantageEstimator):
     """``r − mean of the group's other rewards``.
 
-    Source: REINFORCE Leave-One-Out (arXiv 2402.14740, section 3.3). A completion's baseline does not hold its own
+    Source: REINFORCE Leave-One-Out (arXiv 2402.14740). A completion's baseline does not hold its own
     reward, which keeps the policy gradient unbiased. Equal to ``G / (G − 1) · (r − mean)``.
     """
 

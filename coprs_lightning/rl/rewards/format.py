@@ -32,10 +32,8 @@ class FormatReward(Reward):
                 f"FormatReward.demoted must lie in [0, 1], got {demoted}: malformed scores 0 and well formed 1, and "
                 "too long lies between."
             )
-        for name, limit in {
-            "max_thought_characters": max_thought_characters,
-            "max_answer_words": max_answer_words,
-        }.items():
+        limits = {"max_thought_characters": max_thought_characters, "max_answer_words": max_answer_words}
+        for name, limit in limits.items():
             if limit < 0:
                 raise ValueError(f"FormatReward.{name} must be ≥ 0, got {limit}: every completion would be demoted.")
         self.max_thought_characters = max_thought_characters
@@ -49,9 +47,8 @@ class FormatReward(Reward):
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         """See :meth:`Reward.__call__`."""
-        return torch.tensor(
-            [self.score(text) for text in inputs.texts], dtype=torch.float32, device=inputs.masks.device
-        )
+        scores = [self.score(text) for text in inputs.texts]
+        return torch.tensor(scores, dtype=torch.float32, device=inputs.masks.device)
 
     def score(self, text: str) -> float:
         """Score of one completion."""
