@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,7 @@ def draw_panel(
     title: str = "",
     *,
     ignore: np.ndarray | None = None,
+    notes: Sequence[tuple[str, str]] = (),
 ) -> Figure:
     """One answer as a figure: pictures side by side, texts below.
 
@@ -91,6 +92,7 @@ def draw_panel(
         completion_text: what the policy wrote.
         title: heading of the figure.
         ignore: (H, W) bool, pixels that do not count.
+        notes: further lines below the texts, each with its label.
 
     Returns:
         a figure with an Agg canvas, for :func:`save_panel`.
@@ -102,7 +104,7 @@ def draw_panel(
     width = 2 * _MARGIN + len(pictures) * _PANEL + (len(pictures) - 1) * _GAP
     panel_height = _PANEL * float(np.clip(image.shape[0] / image.shape[1], 0.35, 1.6))
     with _quiet_fonts():
-        lines = _text_lines(question, completion_text, width - 2 * _MARGIN - _LABEL)
+        lines = _text_lines(question, completion_text, notes, width - 2 * _MARGIN - _LABEL)
     top = _MARGIN / 2 + (_TITLE if title else 0)
     bottom = top + _LINE * 1.3 + panel_height
     height = bottom + _LINE * 1.8 + _LINE * len(lines) + _MARGIN / 2
@@ -128,6 +130,26 @@ def draw_panel(
     return figure
 
 
+def render(figure: Figure) -> np.ndarray:
+    """Pixels of a figure of :func:`draw_panel`: (h, w, 3) uint8 RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+    with _quiet_fonts():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_pixels(pixels: np.ndarray, path: Path) -> None:
+    """Write (h, w, 3) uint8 RGB as PNG; the folder is made."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
 def save_panel(figure: Figure, path: Path) -> np.ndarray:
     """Write a figure of :func:`draw_panel` as PNG.
 
@@ -138,17 +160,8 @@ def save_panel(figure: Figure, path: Path) -> np.ndarray:
     Returns:
         (h, w, 3) uint8, the pixels that were written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = figure.canvas
-    if not isinstance(canvas, FigureCanvasAgg):
-        canvas = FigureCanvasAgg(figure)
-    with _quiet_fonts():
-        canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    pixels = render(figure)
+    save_pixels(pixels, path)
     return pixels
 
 
@@ -230,7 +243,9 @@ def _font() -> dict[str, Any]:
     return {"fontsize": _FONT_SIZE, "fontfamily": ["DejaVu Sans", *(f for f in _FALLBACK_FONTS if f in installed)]}
 
 
-def _text_lines(question: str, completion_text: str, width: float) -> list[tuple[str, str]]:
+def _text_lines(
+    question: str, completion_text: str, notes: Sequence[tuple[str, str]], width: float
+) -> list[tuple[str, str]]:
     """(label, line) of every line below the pictures, at most ``width`` inches wide; labels on first lines only."""
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
@@ -248,6 +263,7 @@ def _text_lines(question: str, completion_text: str, width: float) -> list[tuple
         texts += [("Thought", parsed.thought, 6), ("Answer", parsed.answer, 2)]
     else:
         texts += [("Malformed", completion_text or "(nothing was written)", 6)]
+    texts += [(label, note, 3) for label, note in notes]
     return [
         (label if i == 0 else "", line) for label, text, most in texts for i, line in enumerate(wrap(text, fits, most))
     ]
