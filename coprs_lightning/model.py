@@ -112,20 +112,24 @@ class CoprsModel(nn.Module):
         """Segment from given completions.
 
         Args:
-            batch: frames (B, 3, S, S) and valid sizes.
-            prompts: encoded prompts of the batch.
-            completions: written or generated completions.
+            batch: B frames (3, S, S) and valid sizes.
+            prompts: B encoded prompts of the batch.
+            completions: B·G written or generated completions, the G of a prompt beside each other.
             features: reuse features of an earlier pass over the same batch.
 
         Returns:
-            heatmap and mask logits; ``NO_PRIOR_LOGIT`` in rows without a concentration token.
+            heatmap and mask logits of B·G rows; ``NO_PRIOR_LOGIT`` in rows without a concentration token.
         """
         output = self.policy(prompts, completions)
         # a policy in half precision feeds segmentation parts in full precision
         concentration = self.aggregator(replace(output, hidden=output.hidden.to(self.dtype)))
         features = self.features(batch) if features is None else features
-        heatmap = self.heatmap_head(concentration.query, features)  # (B, K, H', W')
-        masks = self.decoder(features, heatmap, batch.valid_sizes, self.image_size)  # (B, K, H'', W'')
+        # a group's queries are more queries of one image: its features are projected once
+        query = concentration.query.reshape(len(features), -1, concentration.query.shape[-1])  # (B, G·K, Dq)
+        heatmap = self.heatmap_head(query, features)  # (B, G·K, H', W')
+        masks = self.decoder(features, heatmap, batch.valid_sizes, self.image_size)  # (B, G·K, H'', W'')
+        rows = concentration.present.shape  # (B·G, K)
+        heatmap, masks = (logits.reshape(*rows, *logits.shape[-2:]) for logits in (heatmap, masks))
         present = concentration.present[..., None, None]
         return SegmentationOutput(
             heatmap_logits=torch.where(present, heatmap, NO_PRIOR_LOGIT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from coprs_lightning.backbones import ImageBackbone
 from coprs_lightning.decoders import MaskDecoder
 from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.model import CoprsModel
-from coprs_lightning.objectives import Objective
+from coprs_lightning.objectives import Objective, ObjectiveOutput, TrainingStep
 from coprs_lightning.policies import Policy
 from coprs_lightning.schedule import one_cycle_factor
 from coprs_lightning.spec import Recorded, build
@@ -24,6 +25,7 @@ from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
 SPEC_KEY = "coprs_spec"
 DATA_SPEC_KEY = "coprs_data_spec"
+OBJECTIVE_KEY = "coprs_objective"
 
 _GROUP_OPTIONS = ("initial_lr", "betas", "weight_decay")
 
@@ -100,6 +102,7 @@ class CoprsModule(Recorded, pl.LightningModule):
         self.optimizer_options = optimizer
         self.generation = generation
         self.validation = validation
+        self._update = 0
         if init_from is not None:
             self._load_weights(init_from)
 
@@ -117,15 +120,38 @@ class CoprsModule(Recorded, pl.LightningModule):
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
-        """One training loss."""
-        output = self.objective(self.model, batch, self.global_step)
+    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> dict[str, Any]:
+        """One training loss, and the rollout behind it for callbacks."""
+        step = TrainingStep(self.global_step, self._update, self._accumulate)
+        output: ObjectiveOutput = self.objective(self.model, batch, step)
         self.log_dict({f"train/{key}": value for key, value in output.logs.items()}, batch_size=len(batch))
         for slot, component in {**self.model.components(), "objective": self.objective}.items():
             for name, value in component.pop_diagnostics().items():
                 self.log(f"train/{slot}/{name}", value.float(), batch_size=len(batch))
-        loss: Tensor = output.loss
-        return loss
+        return {"loss": output.loss, "rollout": output.rollout}
+
+    def _accumulate(self, loss: Tensor) -> None:
+        self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """As many steps on the batch as the objective asks for; gradients are freed after each.
+
+        Freed here and not before the backward pass, as Lightning does by default: they are not in memory during the
+        rollout, and an objective may run backward passes of its own in ``training_step``.
+        """
+        for self._update in range(self.objective.updates_per_batch):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            optimizer.zero_grad()
+        self._update = 0
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: see :meth:`optimizer_step`."""
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the learning rate of every part."""
@@ -185,6 +211,23 @@ class CoprsModule(Recorded, pl.LightningModule):
         self._configured = [{key: group[key] for key in _GROUP_OPTIONS} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def setup(self, stage: str) -> None:
+        """Before training, and before a checkpoint is resumed: let the objective see the initial weights.
+
+        Raises:
+            ValueError: for accumulation of gradients together with several updates a batch.
+        """
+        if stage != "fit":
+            return
+        updates, accumulated = self.objective.updates_per_batch, self.trainer.accumulate_grad_batches
+        if updates > 1 and accumulated > 1:
+            raise ValueError(
+                f"objective.updates_per_batch is {updates} and trainer.accumulate_grad_batches {accumulated}: all "
+                "updates but the first would see the last batch only. Set accumulate_grad_batches: 1, with a larger "
+                "data.batch_size and objective.micro_batch_size against its memory."
+            )
+        self.objective.prepare(self.model)
+
     def on_train_start(self) -> None:
         """After resuming: rates and schedule are the configured ones; of the checkpoint's only the step counts remain.
 
@@ -204,9 +247,15 @@ class CoprsModule(Recorded, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the plain-data specs that rebuild the model, and the datamodule it saw, without a config."""
         checkpoint[SPEC_KEY] = self.spec
+        checkpoint[OBJECTIVE_KEY] = self.objective.checkpoint_state()
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, Recorded):
             checkpoint[DATA_SPEC_KEY] = datamodule.spec
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the objective check that the checkpoint goes with this run."""
+        if self.trainer.state.fn == "fit":
+            self.objective.check_checkpoint_state(checkpoint.get(OBJECTIVE_KEY, {}))
 
     def _load_weights(self, path: str) -> None:
         self.load_state_dict(read_checkpoint(path)["state_dict"])

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from coprs_lightning.geometry import valid_mask
 from coprs_lightning.losses.language import completion_cross_entropy
-from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights, segmentation_loss
+from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights
 from coprs_lightning.model import CoprsModel
-from coprs_lightning.objectives.base import Objective, ObjectiveOutput
+from coprs_lightning.objectives.base import Objective, ObjectiveOutput, TrainingStep
+from coprs_lightning.objectives.segmentation import SegmentationSchedule, segmentation_rows
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
 
@@ -52,38 +52,25 @@ class SupervisedObjective(Objective):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if switch_step >= 0 and later_segmentation is None:
-            raise ValueError(
-                f"objective.switch_step is {switch_step} but objective.later_segmentation is null: nothing would "
-                "switch. Give the second set of coefficients, or switch_step: -1."
-            )
         self.language_weight = language_weight
         self.segmentation_weight = segmentation_weight
-        self.segmentation = segmentation
-        self.later_segmentation = later_segmentation
-        self.switch_step = switch_step
+        self.schedule = SegmentationSchedule(segmentation, later_segmentation, switch_step)
         self.ignore_padding = ignore_padding
         self.own_completions_every = own_completions_every
         self.own_completions_from = own_completions_from
         self.own_temperature = own_temperature
         self.max_new_tokens = max_new_tokens
 
-    def weights_at(self, step: int) -> SegmentationWeights:
-        """The coefficients in force at an optimizer step."""
-        if self.later_segmentation is not None and 0 <= self.switch_step <= step:
-            return self.later_segmentation
-        return self.segmentation
-
     def _uses_own(self, step: int) -> bool:
         every = self.own_completions_every
         return every > 0 and step >= self.own_completions_from and step % every == 0
 
-    def forward(self, model: CoprsModel, batch: SegmentationBatch, step: int) -> ObjectiveOutput:
+    def forward(self, model: CoprsModel, batch: SegmentationBatch, step: TrainingStep) -> ObjectiveOutput:
         """See :meth:`Objective.forward`."""
         prompts = model.policy.encode_prompts(batch.images, batch.questions)
         written = self.written_completions(model, batch)
         logs: dict[str, Tensor] = {}
-        if self._uses_own(step):
+        if self._uses_own(step.number):
             own = model.policy.generate(prompts, max_new_tokens=self.max_new_tokens, temperature=self.own_temperature)
             output = model(batch, prompts, own)
             taught = model.policy(prompts, written)
@@ -93,7 +80,7 @@ class SupervisedObjective(Objective):
             taught = output.policy
         language = completion_cross_entropy(model.policy.completion_logits(taught), written.ids, written.mask).mean()
         segmentation, parts = masked_segmentation_loss(
-            output, batch, self.weights_at(step), model.image_size, self.ignore_padding
+            output, batch, self.schedule.at(step.number), model.image_size, self.ignore_padding
         )
         loss = self.language_weight * language + self.segmentation_weight * segmentation
         logs.update({"loss": loss, "loss/language": language, "loss/segmentation": segmentation})
@@ -111,20 +98,10 @@ def masked_segmentation_loss(
     """Segmentation loss over the examples that have a concentration token.
 
     Returns:
-        the mean loss and the means of its parts; zeros that keep the graph where no example has a token.
+        the mean loss and the means of its parts; zeros that keep the graph, and no parts, where no example has a token.
     """
-    rows = output.present.any(1)
-    heat, mask = output.heatmap_logits[rows].amax(1, keepdim=True), output.mask_logits[rows].amax(1, keepdim=True)
-    if not rows.any():
-        # times zero before the sum, since a sum may overflow in half precision; hidden states of padding may be NaN
-        hidden = output.policy.hidden[output.policy.attention_mask]
-        return (output.mask_logits * 0.0).sum() + (hidden * 0.0).sum(), {}
-    valid = None
-    if ignore_padding:
-        sizes = batch.valid_sizes[rows]
-        valid = (
-            valid_mask(sizes, (heat.shape[-2], heat.shape[-1]), frame),
-            valid_mask(sizes, (mask.shape[-2], mask.shape[-1]), frame),
-        )
-    losses, parts = segmentation_loss(heat, mask, batch.masks[rows], weights, valid)
-    return losses.mean(), {name: value.mean() for name, value in parts.items()}
+    count = output.present.any(1).sum()
+    losses, parts = segmentation_rows(output, batch, weights, frame, ignore_padding)
+    if not count:
+        return losses.sum(), {}
+    return losses.sum() / count, {name: value.sum() / count for name, value in parts.items()}

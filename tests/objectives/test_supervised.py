@@ -12,7 +12,7 @@ from coprs_lightning.geometry import valid_mask
 from coprs_lightning.losses.language import completion_cross_entropy
 from coprs_lightning.losses.segmentation import SegmentationWeights, resize_target, segmentation_loss
 from coprs_lightning.model import CoprsModel
-from coprs_lightning.objectives import ObjectiveOutput, SupervisedObjective
+from coprs_lightning.objectives import ObjectiveOutput, SupervisedObjective, TrainingStep
 from coprs_lightning.objectives.supervised import masked_segmentation_loss
 from coprs_lightning.prompts import parse_completion
 from coprs_lightning.structures import Completions, SegmentationBatch, SegmentationOutput
@@ -35,7 +35,7 @@ def batch() -> SegmentationBatch:
 
 def loss_of(model: CoprsModel, batch: SegmentationBatch, step: int = 0, **options: object) -> ObjectiveOutput:
     """One pass of an objective with the given options."""
-    output: ObjectiveOutput = SupervisedObjective(**options)(model, batch, step)  # type: ignore[arg-type]
+    output: ObjectiveOutput = SupervisedObjective(**options)(model, batch, TrainingStep(step))  # type: ignore[arg-type]
     return output
 
 
@@ -110,7 +110,7 @@ class TestTeacherForcing:
     @pytest.mark.parametrize(("step", "expected"), [(0, 3.0), (299, 3.0), (300, 2.0), (10_000, 2.0)])
     def test_the_coefficients_switch(self, step, expected):
         objective = SupervisedObjective(later_segmentation=SegmentationWeights(dice=2.0, focal=5.0), switch_step=300)
-        assert objective.weights_at(step).dice == expected
+        assert objective.schedule.at(step).dice == expected
 
     def test_the_switch_changes_the_loss_from_its_step_on(self, model, batch):
         scripts = {
@@ -127,7 +127,7 @@ class TestTeacherForcing:
 
     def test_without_a_switch_the_first_coefficients_stay(self):
         objective = SupervisedObjective(later_segmentation=SegmentationWeights(dice=2.0))
-        assert objective.weights_at(10**9) == SegmentationWeights()
+        assert objective.schedule.at(10**9) == SegmentationWeights()
 
     def test_a_switch_to_nothing_is_refused(self):
         with pytest.raises(

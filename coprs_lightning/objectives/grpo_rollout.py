@@ -1,0 +1,171 @@
+"""What a step of reinforcement works on: a rollout, cut into pieces that fit into memory, and its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coprs_lightning.model import CoprsModel
+from coprs_lightning.prompts import parse_completion
+from coprs_lightning.rl.rewards import RewardInputs
+from coprs_lightning.structures import (
+    Completions,
+    Prompts,
+    RolloutRecord,
+    SegmentationBatch,
+    SegmentationOutput,
+    TokenLogProbs,
+)
+
+
+@dataclass
+class Piece:
+    """Completions that go through the model together, and what belongs to them.
+
+    Attributes:
+        rows: which of all B·G completions they are.
+        batch: their examples.
+        prompts: one an example.
+        completions: as many an example, beside each other.
+        features: of the backbone, where it is frozen; else ``None``, so that gradients reach it.
+    """
+
+    rows: slice
+    batch: SegmentationBatch
+    prompts: Prompts
+    completions: Completions
+    features: Tensor | None
+
+
+@dataclass
+class Pass:
+    """A piece's way through the model."""
+
+    output: SegmentationOutput
+    tokens: TokenLogProbs
+
+
+@dataclass
+class Scores:
+    """A rollout's scores; N = B·G.
+
+    Attributes:
+        rewards: (B, G) totals.
+        parts: (B, G) by name.
+        advantages: (N,).
+        old_log_probs: (N, R) under the policy that sampled; on the first update, those of the update's own pass count.
+        ref_log_probs: (N, R) under the reference policy; ``None`` without a KL term.
+        record: for callbacks.
+    """
+
+    rewards: Tensor
+    parts: dict[str, Tensor]
+    advantages: Tensor
+    old_log_probs: Tensor
+    ref_log_probs: Tensor | None
+    record: RolloutRecord
+
+
+@dataclass
+class Rollout:
+    """Completions sampled for a batch.
+
+    Attributes:
+        batch: B examples.
+        completions: B·G.
+        pieces: of the batch and its completions; one where there is no micro-batch.
+        weights: (N, R) token weights over the whole batch.
+        scores: filled in once the masks are known.
+    """
+
+    batch: SegmentationBatch
+    completions: Completions
+    pieces: list[Piece]
+    weights: Tensor
+    scores: Scores | None = None
+
+
+def cut_into_pieces(
+    model: CoprsModel, batch: SegmentationBatch, prompts: Prompts, completions: Completions, size: int | None
+) -> list[Piece]:
+    """Cut a rollout into pieces of at most ``size`` completions: whole groups where some fit, else parts of a group."""
+    count = len(completions.ids)
+    group = count // len(batch)
+    features = model.features(batch) if model.backbone.frozen else None
+    if size is None or size >= count:
+        return [Piece(slice(0, count), batch, prompts, completions, features)]
+    return [
+        Piece(
+            slice(start, stop),
+            examples := batch.part(first, last),
+            # encoded anew: what a processor makes of several images cannot be cut in general
+            model.policy.encode_prompts(examples.images, examples.questions),
+            completions.part(start, stop),
+            None if features is None else features[first:last],
+        )
+        for first, last, start, stop in _ranges(len(batch), group, size)
+    ]
+
+
+def _ranges(count: int, group: int, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """First and last example, first and last completion of every piece."""
+    together = max(1, size // group)
+    for first in range(0, count, together):
+        last = min(first + together, count)
+        if size >= group:
+            yield first, last, first * group, last * group
+        else:
+            for start in range(0, group, size):
+                yield first, last, first * group + start, first * group + min(start + size, group)
+
+
+def reward_inputs(rollout: Rollout, passes: list[Pass]) -> RewardInputs:
+    """What the rewards see of a rollout, gradients cut."""
+    batch, completions = rollout.batch, rollout.completions
+    group = len(completions.ids) // len(batch)
+
+    def probabilities(name: str) -> Tensor:
+        logits = torch.cat([getattr(item.output, name).detach().float().amax(1) for item in passes])
+        return logits.sigmoid()
+
+    return RewardInputs(
+        questions=[question for question in batch.questions for _ in range(group)],
+        texts=completions.texts,
+        truncated=completions.truncated,
+        present=torch.cat([item.output.present.any(1) for item in passes]),
+        masks=probabilities("mask_logits"),
+        heatmaps=probabilities("heatmap_logits"),
+        targets=batch.masks[:, 0].float().repeat_interleave(group, 0),
+        valid_sizes=batch.valid_sizes.repeat_interleave(group, 0),
+    )
+
+
+def make_record(
+    rollout: Rollout, passes: list[Pass], rewards: Tensor, parts: dict[str, Tensor], advantages: Tensor
+) -> RolloutRecord:
+    """The rollout as callbacks see it."""
+    shape = rewards.shape
+    device = rewards.device
+
+    def joined(name: str) -> Tensor:
+        values = torch.cat([getattr(item.output, name).detach() for item in passes]).amax(1)
+        return values.view(*shape, *values.shape[1:])
+
+    texts = rollout.completions.texts
+    well_formed = torch.tensor([parse_completion(text).well_formed for text in texts], device=device)
+    return RolloutRecord(
+        batch=rollout.batch,
+        texts=texts,
+        truncated=rollout.completions.truncated.view(shape),
+        well_formed=well_formed.view(shape),
+        lengths=rollout.completions.mask.sum(1).view(shape),
+        rewards=rewards,
+        reward_parts=parts,
+        advantages=advantages,
+        present=torch.cat([item.output.present.any(1) for item in passes]).view(shape),
+        heatmap_logits=joined("heatmap_logits"),
+        mask_logits=joined("mask_logits"),
+    )
