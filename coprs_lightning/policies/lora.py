@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) for a transformers policy, by peft.
 
-The weights of the model stay as they were loaded, so switching the adapters off gives the initial policy without a second
-copy. The concentration token is new to the model: its embedding row is trained beside the adapters, outside the
+The weights of the model stay as they were loaded, so switching the adapters off gives the initial policy without a
+second copy. The concentration token is new to the model: its embedding row is trained beside the adapters, outside the
 embedding matrix, and put in its place by hooks. (peft can train single rows too, but copies the whole matrix in every
 forward pass, so in every step of sampling, and computes a gradient of the matrix' size.)
 """
@@ -49,9 +49,7 @@ class LoraOptions:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout must be in [0, 1), got {self.dropout}.")
         if self.target_modules == [] and not self.vision_target_modules:
-            raise ValueError(
-                "lora.target_modules is empty: nothing would be adapted. Leave it out to adapt all layers."
-            )
+            raise ValueError("lora.target_modules is empty: nothing would be adapted; null adapts all layers.")
 
 
 class LoraAdapters(nn.Module):
