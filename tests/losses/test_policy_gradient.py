@@ -80,7 +80,7 @@ def test_the_mean_over_samples_is_the_kl() -> None:
     """Weighted by π the estimate is KL(π ‖ π_ref) exactly, whatever the two are."""
     log_probs, ref = torch.randn(5, 9).log_softmax(-1), torch.randn(5, 9).log_softmax(-1)
     expected = torch.nn.functional.kl_div(ref, log_probs, log_target=True, reduction="none").sum(-1)
-    torch.testing.assert_close((log_probs.exp() * k3_kl(log_probs, ref)).sum(-1), expected)
+    torch.testing.assert_close((log_probs.exp() * k3_kl(log_probs, ref, limit=1e6)).sum(-1), expected)
 
 
 def test_the_gradient_leads_back_to_the_reference() -> None:
@@ -94,7 +94,7 @@ def test_the_gradient_leads_back_to_the_reference() -> None:
 def test_beyond_the_limit_there_is_no_gradient() -> None:
     log_probs = torch.tensor([[-1e4, -5.0, -1.0]], requires_grad=True)
     values = k3_kl(log_probs, torch.zeros(1, 3), limit=3.0)
-    assert values.detach().tolist() == pytest.approx([3.0, 3.0, math.e - 2])
+    assert values[0].tolist() == pytest.approx([3.0, 3.0, math.e - 2])
     values.sum().backward()
     assert log_probs.grad is not None
     assert log_probs.grad[0, :2].tolist() == [0, 0]

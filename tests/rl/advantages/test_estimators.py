@@ -127,7 +127,7 @@ def test_two_processes_normalise_together(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     words = [*command, "-m", "tests.rl.advantages.two_processes", str(tmp_path)]
-    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     together = torch.tensor(found[0]["advantages"] + found[1]["advantages"])

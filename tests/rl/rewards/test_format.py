@@ -18,7 +18,7 @@ CASES = {
     PAPER_PROMPT.render_completion("it is the left one"): 1.0,
     "<think>a</think><REF_POS>": 1.0,
     " \n\t<think>\na\n</think>\n<REF_POS>": 1.0,
-    "<think>a</think><REF_POS> and whatever follows, however long it may be, is not looked at at all, says the code": 1.0,
+    "<think>a</think><REF_POS> and then whatever one likes, of more than ten words: the rule does not look at it": 1.0,
     f"<think>a</think>{WORDS}<REF_POS>": 1.0,
     f"<think>{'x' * 2048}</think><REF_POS>": 1.0,
     # too long, or text before the thought
