@@ -104,8 +104,8 @@ class RolloutLogger(Callback):
                 "no completion can be recorded. Return a RolloutRecord, or leave 'rollout' out."
             )
         step = trainer.global_step
-        # by crossing multiples and not by hitting them: several updates on a batch are several steps; with accumulated
-        # gradients, batches on which no step was taken see the step of before
+        # by crossing multiples and not by hitting them: a batch may take several steps (manual optimization); with
+        # accumulated gradients, batches on which no step was taken see the step of before
         crossed = step // self.every_n_steps > self._last // self.every_n_steps
         if step > self._last and (crossed or not self._started):
             self._last, self._started = step, True
@@ -178,7 +178,7 @@ def _warned(what: str, step: int) -> Iterator[None]:
         yield
     except Exception as error:
         rank_zero_warn(
-            f"the rollout's {what} of step {step} was not written ({type(error).__name__}: {error}); the run goes on."
+            f"the rollout's {what} of step {step} could not be written ({type(error).__name__}: {error}); the run goes on."
         )
 
 

@@ -56,6 +56,7 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "progress": {"class_path": "callbacks.progress.CoprsProgressBar"},
     "provenance": {"class_path": "callbacks.provenance.Provenance"},
     "results": {"class_path": "callbacks.results.ResultsWriter"},
+    "rollouts": {"class_path": "callbacks.rollout_logger.RolloutLogger"},
 }
 """Callbacks that every run has, in sections of their own so that no list in an overlay can drop them."""
 

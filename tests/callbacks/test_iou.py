@@ -156,3 +156,6 @@ def test_two_uneven_processes_log_what_one_does_and_none_waits_for_the_other(tmp
     assert (record["status"], record["machine"]["world_size"]) == ("finished", 2)
     assert len(list((tmp_path / "fit" / "panels").rglob("*.png"))) == 2
     assert done.stdout.count("training ended at step 2") == 1
+    sampled = tmp_path / "sampled" / "rollouts"
+    assert sorted(path.name for path in sampled.iterdir()) == ["completions.jsonl", "step=000001.png"]
+    assert sampled.joinpath("completions.jsonl").read_text().count("\n") == 4  # of the first process

@@ -14,14 +14,16 @@ from callbacks.nan_guard import NaNGuard
 from callbacks.progress import CoprsProgressBar
 from callbacks.provenance import Provenance
 from callbacks.results import ResultsWriter
+from callbacks.rollout_logger import RolloutLogger
 from datamodules.shard_datamodule import ShardDataModule
+from tests.callbacks.rollouts import Sampler, batches, record
 from tests.callbacks.tiny import FRAME, TinySegmenter, loader, trainer
 
 SHARES = (range(7), range(7, 11))
 
 
 def main(folder: Path) -> None:
-    """Write ``uneven-<rank>.json``, ``idle-<rank>.json`` and, below ``fit/``, the files of a run."""
+    """Write ``uneven-<rank>.json``, ``idle-<rank>.json`` and, below ``fit/`` and ``sampled/``, the files of a run."""
     distributed = {"devices": 2, "strategy": "ddp", "use_distributed_sampler": False}
     for name in ("uneven", "idle"):
         torch.manual_seed(0)
@@ -37,6 +39,9 @@ def main(folder: Path) -> None:
     options = {**distributed, "enable_progress_bar": True, "max_steps": 2}
     run = trainer(folder / "fit", *everything, CoprsProgressBar(every_n_steps=1), **options)
     run.fit(TinySegmenter(), loader(range(4)), loader(SHARES[run.global_rank], 1))
+
+    run = trainer(folder / "sampled", RolloutLogger(prompts=1), max_steps=1, **distributed)
+    run.fit(Sampler(record(1)), batches(2))
 
 
 if __name__ == "__main__":
