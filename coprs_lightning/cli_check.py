@@ -23,6 +23,7 @@ from coprs_lightning.cli_schema import (
     dataclass_of,
     describe,
     item_hint,
+    mapping_hint,
     parameters,
     resolve_class,
     slot_bases,
@@ -142,6 +143,9 @@ class Checker:
                 self._value(f"{path}[{i}]", item, items)
         elif items is not None and slot_bases(items) and not bases and isinstance(value, dict):
             return  # `--list.option value`: an option of the last item; jsonargparse knows which
+        elif isinstance(value, dict) and not bases and slot_bases(mapping_hint(hint)):
+            for key, item in value.items():
+                self._value(f"{path}.{key}", item, mapping_hint(hint))
         elif bases and isinstance(value, str | dict):
             if isinstance(value, str) and str in alternatives(hint):
                 return
@@ -191,6 +195,8 @@ class Checker:
                 names = [name for name in options if f"{path}.init_args.{name}" not in self.link_targets]
                 hint = suggest(str(key), names, "Options")
                 self.problems.append(self._say(inner, f"{cls.__name__} has no option {key!r}.{hint}"))
+                if not value:  # see _group
+                    self.ignored.append(self.problems[-1])
             else:
                 self._value(inner, value, options[key].hint)
 

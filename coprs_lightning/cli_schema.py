@@ -86,6 +86,14 @@ def item_hint(hint: Any) -> Any | None:
     return None
 
 
+def mapping_hint(hint: Any) -> Any | None:
+    """The hint of a mapping's values, or ``None`` where no mapping is accepted."""
+    for member in alternatives(hint):
+        if typing.get_origin(member) in (dict, collections.abc.Mapping):
+            return (*typing.get_args(member), Any, Any)[1]
+    return None
+
+
 def dataclass_of(hint: Any) -> type | None:
     """The dataclass that a hint accepts, if any."""
     return next((m for m in alternatives(hint) if isinstance(m, type) and dataclasses.is_dataclass(m)), None)

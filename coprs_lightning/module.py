@@ -145,7 +145,8 @@ class CoprsModule(Recorded, pl.LightningModule):
         Freed here and not before the backward pass, as Lightning does by default: they are not in memory during the
         rollout, and an objective may run backward passes of its own in ``training_step``.
         """
-        for self._update in range(self.objective.updates_per_batch):
+        for update in range(self.objective.updates_per_batch):
+            self._update = update
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             optimizer.zero_grad()
         self._update = 0

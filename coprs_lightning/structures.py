@@ -105,8 +105,9 @@ class SegmentationBatch(_Movable):
         if self.frame_index is not None:
             frames = self.frame_index[kept].tolist()
             index = torch.tensor([frames.index(frame) for frame in frames], device=self.frame_index.device)
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut = {name: None if value is None else value[kept] for name, value in values.items()}
+        cut: dict[str, Any] = {
+            f.name: None if getattr(self, f.name) is None else getattr(self, f.name)[kept] for f in fields(self)
+        }
         return SegmentationBatch(**{**cut, "frame_index": index})
 
 

@@ -1,8 +1,8 @@
 """Joint training: GRPO on sampled chains of thought + segmentation losses, in one backward pass (paper section 3).
 
-A rollout of G completions a prompt is rewarded; rewards become group-relative advantages; the loss is the clipped policy
-loss, a KL term that keeps the policy near its start, and the segmentation loss on all G completions, which reaches the
-policy through the concentration token's state.
+A rollout of G completions a prompt is rewarded; rewards become group-relative advantages; the loss is the clipped
+policy loss, a KL term that keeps the policy near its start, and the segmentation loss on all G completions, which
+reaches the policy through the concentration token's state.
 """
 
 from __future__ import annotations

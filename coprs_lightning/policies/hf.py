@@ -14,45 +14,14 @@ from torch import Tensor, nn
 
 from coprs_lightning.component import check_positive
 from coprs_lightning.policies.base import Policy
-from coprs_lightning.policies.loading import load_model, load_processor, resolve_model
+from coprs_lightning.policies.hidden import packed_hidden, separate_hidden
+from coprs_lightning.policies.loading import load_model, load_processor, resolve_model, vision_tower
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
-from coprs_lightning.policies.packing import (
-    attention_mask,
-    pack,
-    prompt_positions,
-    repeat_prompts,
-)
-from coprs_lightning.policies.sampling import sample_group
+from coprs_lightning.policies.packing import repeat_prompts
+from coprs_lightning.policies.sampling import check_sampling, sample_group
 from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTemplate, leave_out, spell_out
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
-
-
-def vision_tower(lm: Any) -> nn.Module:
-    """The part of a transformers model that encodes images.
-
-    Raises:
-        ValueError: when it is not where those we know have it.
-    """
-    for name in ("visual", "vision_tower", "vision_model"):
-        tower = getattr(lm.model, name, None)
-        if isinstance(tower, nn.Module):
-            return tower
-    raise ValueError(f"train_vision: false, but {type(lm).__name__} has no vision tower that we know of.")
-
-
-def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> None:
-    """Refuse options of sampling that are out of range.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be ≥ 1, got {max_new_tokens}: nothing would be written.")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be ≥ 0 and finite, got {temperature}; 0 decodes greedily.")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1], got {top_p}; 1 samples from all tokens.")
 
 
 class HFPolicy(Policy):
@@ -343,11 +312,11 @@ class HFPolicy(Policy):
                 "number, beside each other."
             )
         if group > 1 and self.shared_prefix:
-            hidden = self._packed_hidden(prompts, completions)
-            prompts = Prompts(*(t.repeat_interleave(group, 0) for t in (prompts.input_ids, prompts.attention_mask)))
+            hidden = packed_hidden(self.lm, prompts, completions, self._pad_id)
+            prompts = repeat_prompts(Prompts(prompts.input_ids, prompts.attention_mask), group)
         else:
             prompts = repeat_prompts(prompts, group) if group > 1 else prompts
-            hidden = self._separate_hidden(prompts, completions)
+            hidden = separate_hidden(self.lm, prompts, completions)
         ids = torch.cat([prompts.input_ids, completions.ids], 1)  # (B·G, P + R)
         attention = torch.cat([prompts.attention_mask, completions.mask], 1)
         in_completion = torch.cat([torch.zeros_like(prompts.attention_mask), completions.mask], 1)
@@ -359,48 +328,6 @@ class HFPolicy(Policy):
             token_mask=(ids == self.concentration_id) & in_completion,
             prompt_length=prompts.input_ids.shape[1],
         )
-
-    def _separate_hidden(self, prompts: Prompts, completions: Completions) -> Tensor:
-        """(N, P + R, D) states of one sequence a completion."""
-        attention = torch.cat([prompts.attention_mask, completions.mask], 1)
-        vision = {
-            # what the processor gives per prompt token (token types) has to cover the completion too: type 0 is text
-            key: nn.functional.pad(value, (0, completions.ids.shape[1]))
-            if value.shape == prompts.input_ids.shape
-            else value
-            for key, value in prompts.vision.items()
-        }
-        hidden: Tensor = self.lm.model(
-            input_ids=torch.cat([prompts.input_ids, completions.ids], 1),
-            attention_mask=attention.long(),
-            use_cache=False,
-            **vision,
-        ).last_hidden_state
-        return hidden
-
-    def _packed_hidden(self, prompts: Prompts, completions: Completions) -> Tensor:
-        """(B·G, P + R, D) states of one sequence a prompt, laid out as :meth:`_separate_hidden` does."""
-        positions, following = prompt_positions(self.lm, prompts)
-        packed = pack(prompts, completions, positions, following, self._pad_id)
-        extra = packed.ids.shape[1] - prompts.input_ids.shape[1]
-        vision = {
-            key: nn.functional.pad(value, (0, extra)) if value.shape == prompts.input_ids.shape else value
-            for key, value in prompts.vision.items()
-        }
-        hidden = self.lm.model(
-            input_ids=packed.ids,
-            attention_mask=attention_mask(packed.owner, self.lm.config._attn_implementation, self.lm.dtype),
-            position_ids=packed.positions,
-            use_cache=False,
-            **vision,
-        ).last_hidden_state
-        count, length, size = hidden.shape
-        group = len(completions.ids) // count
-        offsets = torch.arange(count, device=hidden.device).repeat_interleave(group)[:, None] * length
-        written = hidden.reshape(-1, size).index_select(0, (packed.columns + offsets).flatten())
-        written = written.view(count * group, -1, size)
-        before = hidden[:, : prompts.input_ids.shape[1]].repeat_interleave(group, 0)
-        return torch.cat([before, written], 1)
 
     def completion_logits(self, output: PolicyOutput) -> Tensor:
         """See :meth:`Policy.completion_logits`: position t predicts token t + 1, so the slice starts at P - 1."""

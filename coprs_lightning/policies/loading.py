@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -109,3 +110,16 @@ def _insist(config: Any, overrides: dict[str, Any]) -> None:
                 _insist(current, value)
         elif current != value:
             setattr(config, name, value)
+
+
+def vision_tower(lm: Any) -> nn.Module:
+    """The part of a transformers model that encodes images.
+
+    Raises:
+        ValueError: when it is not where those we know have it.
+    """
+    for name in ("visual", "vision_tower", "vision_model"):
+        tower = getattr(lm.model, name, None)
+        if isinstance(tower, nn.Module):
+            return tower
+    raise ValueError(f"train_vision: false, but {type(lm).__name__} has no vision tower that we know of.")

@@ -17,6 +17,20 @@ from coprs_lightning.policies.packing import PADDING, PROMPT, as_kernel_mask, pr
 from coprs_lightning.structures import Prompts
 
 
+def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> None:
+    """Refuse options of sampling that are out of range.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be ≥ 1, got {max_new_tokens}: nothing would be written.")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be ≥ 0 and finite, got {temperature}; 0 decodes greedily.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}; 1 samples from all tokens.")
+
+
 def next_tokens(logits: Tensor, suppressed: Tensor, temperature: float, top_p: float) -> Tensor:
     """Draw one token a row.
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from coprs_lightning.losses.segmentation import SegmentationWeights, segmentation_loss
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import GRPOObjective, ObjectiveOutput, TrainingStep
+from coprs_lightning.policies import Policy
 from coprs_lightning.rl.advantages import DrGRPOAdvantages
 from coprs_lightning.rl.references import FrozenCopyReference
 from coprs_lightning.rl.rewards import RewardInputs, WeightedSumReward
 from coprs_lightning.rl.rollouts import TransformersRollout
-from coprs_lightning.policies import Policy
 from coprs_lightning.structures import Completions, Prompts, SegmentationBatch
 from tests.objectives.replay import ReplayRollout
 from tests.parts import part_of_batch, small_batch, small_model
@@ -282,9 +282,7 @@ class TestCompletions:
             seen = model(batch, prompts, written)
             rows = seen.present[:, 0]
             targets = batch.masks.repeat_interleave(GROUP, 0)
-            losses, _ = segmentation_loss(
-                seen.heatmap_logits[rows], seen.mask_logits[rows], targets[rows], WEIGHTS
-            )
+            losses, _ = segmentation_loss(seen.heatmap_logits[rows], seen.mask_logits[rows], targets[rows], WEIGHTS)
         torch.testing.assert_close(output.logs["loss/segmentation"], losses.sum() / len(rows))
 
     def test_the_rollout_is_written_by_the_weights_being_trained(self, model, batch):

@@ -93,7 +93,9 @@ class TestSeveralUpdates:
 
     def test_they_do_not_go_with_accumulated_gradients(self, tmp_path):
         module = module_of(updates_per_batch=2)
-        with pytest.raises(ValueError, match=r"updates_per_batch is 2 and trainer.accumulate_grad_batches 4.*micro_batch_size"):
+        with pytest.raises(
+            ValueError, match=r"updates_per_batch is 2 and trainer.accumulate_grad_batches 4.*micro_batch_size"
+        ):
             fit(tmp_path, module, [small_batch(2)] * 4, accumulate_grad_batches=4)
 
 
@@ -127,7 +129,8 @@ class TestCommandLine:
         with (tmp_path / "run" / "logs" / "version_0" / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         keys = set(rows[0])
-        documented = """train/reward/total train/reward/mask train/reward/format train/reward/std train/frac_reward_zero_std
+        documented = """
+            train/reward/total train/reward/mask train/reward/format train/reward/std train/frac_reward_zero_std
             train/kl train/entropy train/clip_ratio train/ratio_max train/loss train/loss/policy train/loss/kl
             train/loss/entropy train/loss/segmentation train/loss/heatmap_bce train/loss/heatmap_dice train/loss/dice
             train/loss/focal train/advantage/abs_mean train/completions/mean_length train/completions/max_length
@@ -151,8 +154,21 @@ class TestCommandLine:
         message = refused([*more, "--seed_everything", "5"], capsys, status=1)
         assert "reference" in message
 
-    def test_a_wrong_name_inside_a_reward_is_told(self, grpo, capsys):
+    @pytest.mark.parametrize(
+        ("where", "given", "expected"),
+        [
+            ([], {"wights": {}}, "WeightedSumReward has no option 'wights'"),
+            (["rewards"], {"mask": {"class_path": "MaskRewards"}}, "no Reward is called 'MaskRewards'"),
+            (["rewards", "mask", "init_args"], {"treshold": 0.4}, "MaskReward has no option 'treshold'"),
+        ],
+    )
+    def test_a_mistake_inside_a_reward_is_told_in_its_place(self, grpo, capsys, where, given, expected):
         config = yaml.safe_load(grpo.read_text())
-        config["model"]["objective"]["init_args"]["reward"]["init_args"]["wights"] = {}
+        inside = config["model"]["objective"]["init_args"]["reward"]["init_args"]
+        for key in where:
+            inside = inside[key] if key in inside else inside.setdefault(key, {})
+        inside.update(given)
         write_config(grpo, config)
-        assert "wights" in refused(["fit", "--config", str(grpo)], capsys)
+        message = refused(["fit", "--config", str(grpo)], capsys)
+        assert expected in message
+        assert "Did you mean" in message

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coprs_lightning.policies import HFPolicy
-from coprs_lightning.policies.hf import vision_tower
+from coprs_lightning.policies.loading import vision_tower
 from coprs_lightning.prompts import PromptTemplate, parse_completion
 from coprs_lightning.structures import Completions, Prompts
 from tests.parts import photos, small_policy

@@ -148,7 +148,7 @@ def test_the_mask_for_flex_attention_allows_what_the_plain_one_allows() -> None:
 
 
 def test_other_kernels_are_refused_with_the_way_out() -> None:
-    with pytest.raises(ValueError, match="flash_attention_2.*takes no mask.*shared_prefix: false"):
+    with pytest.raises(ValueError, match=r"flash_attention_2.*takes no mask.*shared_prefix: false"):
         attention_mask(torch.tensor([[PROMPT, 0]]), "flash_attention_2", torch.float32)
 
 
