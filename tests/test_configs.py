@@ -37,6 +37,16 @@ def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, A
     return content
 
 
+def arrives(given: Any, arrived: Any) -> bool:
+    """Whether every value given is in the whole config; classes may be named in short."""
+    if not isinstance(given, dict):
+        return bool(given == arrived)
+    return all(
+        str(arrived[name]).endswith(value) if name == "class_path" else arrives(value, arrived[name])
+        for name, value in given.items()
+    )
+
+
 def from_hub(content: dict[str, Any]) -> bool:
     return not content["model"]["policy"]["init_args"]["random_weights"]
 
@@ -48,7 +58,7 @@ def on_tiny_data(data: Path) -> list[str]:
 
 def test_every_config_has_its_place() -> None:
     places = {str(path.parent.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.y*ml")}
-    assert places == {".", "model", "model/loss", "data", "trainer"}
+    assert places == {".", "model", "model/loss", "data", "trainer", "ablation"}
     assert all(path.suffix == ".yaml" for path in CONFIGS.rglob("*") if path.is_file())
 
 
@@ -57,8 +67,24 @@ def test_complete_configs(path: Path, tiny_data: Path, tmp_path: Path, capsys: p
     content = printed(["fit", "--config", str(path)], capsys)
     if from_hub(content):
         return
-    cli = run(["fit", "--config", str(path), *on_tiny_data(tiny_data), *ON_CPU, *FAST])
+    start = ["--model.init_from", "null"]  # the run it names is another's
+    cli = run(["fit", "--config", str(path), *start, *on_tiny_data(tiny_data), *ON_CPU, *FAST])
     assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("path", found("ablation/*.yaml"))
+def test_ablations_of_joint_training(
+    path: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["fit", "--config", str(CONFIGS / "quickstart_grpo.yaml")]
+    full, halved = printed(base, capsys)["model"], printed([*base, "--config", str(path)], capsys)["model"]
+    assert arrives(yaml.safe_load(path.read_text())["model"], halved)
+    parts = ("policy_weight", "segmentation_weight")
+    switched_off = [name for name in parts if halved["objective"]["init_args"][name] == 0]
+    assert switched_off == [{"segmentation_only": parts[0], "reinforcement_only": parts[1]}[path.stem]]
+    assert all(full["objective"]["init_args"][name] > 0 for name in parts)
+    words = [*base, "--config", str(path), "--model.init_from", "null", *on_tiny_data(tiny_data), *ON_CPU, *FAST]
+    assert run(words).trainer.global_step == 1
 
 
 def test_at_least_the_quickstart_runs_without_a_hub(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,18 +97,10 @@ def test_models(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> N
     given = yaml.safe_load(path.read_text())
     content = printed(["fit", "--config", str(tiny), "--model", str(path)], capsys)
     # every value of the file arrives: nothing is overridden or ignored
-    for slot, spec in given.items():
-        arrived = content["model"][slot]
-        if "class_path" in spec:
-            assert arrived["class_path"].endswith(spec["class_path"])
-            spec, arrived = spec.get("init_args", {}), arrived["init_args"]
-        for name, value in spec.items():
-            if isinstance(value, dict):
-                assert value.items() <= arrived[name].items()
-            else:
-                assert arrived[name] == value
+    assert arrives(given, content["model"])
     if given["policy"]["init_args"].get("random_weights"):
-        assert run(["fit", "--config", str(tiny), "--model", str(path), *FAST]).trainer.global_step == 1
+        words = ["fit", "--config", str(tiny), "--model", str(path), "--model.init_from", "null", *FAST]
+        assert run(words).trainer.global_step == 1
 
 
 @pytest.mark.parametrize("path", found("trainer/*.yaml"))
@@ -110,10 +128,10 @@ def test_loss_overlays(path: Path, tiny: Path) -> None:
     given = yaml.safe_load(path.read_text())["model"]["objective"]["init_args"]
     objective = run(["fit", "--config", str(tiny), "--config", str(path), *FAST]).model.objective
     assert objective.segmentation_weight == given["segmentation_weight"]
-    assert objective.segmentation == SegmentationWeights(**given["segmentation"])
+    assert objective.schedule.first == SegmentationWeights(**given["segmentation"])
     later = given["later_segmentation"]
-    assert objective.later_segmentation == (None if later is None else SegmentationWeights(**later))
-    assert objective.switch_step == given["switch_step"]
+    assert objective.schedule.later == (None if later is None else SegmentationWeights(**later))
+    assert objective.schedule.switch_step == given["switch_step"]
 
 
 def test_the_papers_coefficients_are_those_of_the_papers_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,8 +45,8 @@ class GRPOObjective(Objective):
         reward: scores them; ``null`` is the paper's 0.7 · mask + 0.3 · format.
         advantages: rewards → advantages; ``null`` is group-relative (GRPO).
         token_weights: how tokens count; ``null`` is the mean over the tokens of a group.
-        reference: what the KL term keeps near to; ``null`` takes the adapters off where the policy has some (no second
-            copy in memory), else keeps a frozen copy.
+        reference: what the KL term keeps near to; ``null`` takes the adapters off where the policy has untrained ones
+            (no second copy in memory), else keeps a frozen copy.
         epsilon: clip of the ratio below 1.
         epsilon_high: clip above 1; ``null`` is ``epsilon``.
         beta: weight of the KL term; 0 needs no reference.
@@ -126,8 +126,9 @@ class GRPOObjective(Objective):
         if self.beta == 0:
             return
         if self.reference is None:
-            has_adapters = getattr(model.policy, "lora", None) is not None
-            self.reference = AdaptersOffReference() if has_adapters else FrozenCopyReference()
+            adapters = model.policy.adapters
+            keeps_start = adapters is not None and adapters.neutral()
+            self.reference = AdaptersOffReference() if keeps_start else FrozenCopyReference()
         self.reference.prepare(model.policy)
 
     def checkpoint_state(self) -> dict[str, Any]:
