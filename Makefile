@@ -1,5 +1,7 @@
 # Everything runs in an environment of its own; a fresh machine needs python3 ≥ 3.10 and make.
 #   make quickstart [SEED=1]   synthetic shards, training on the CPU, results
+#   make quickstart-grpo       the quickstart's model learns on by reinforcement, beside segmentation alone
+#   make ablation-grpo         the same with reinforcement alone too, three seeds
 #   make test                  the fast tests          make test-all   the slow ones too
 #   make lint                  ruff and mypy           make install    the environment alone
 PYTHON ?= python3
@@ -7,6 +9,7 @@ VENV ?= .venv
 WORKERS ?= 2
 SEED ?= 1
 RUN ?= runs/quickstart
+GRPO_RUN ?= runs/quickstart-grpo
 DATA ?= data/synthetic
 
 BIN := $(VENV)/bin
@@ -16,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # one test file a worker: fixtures of a session and of a module are made once
 PARALLEL := -n $(WORKERS) --dist loadfile
 
-.PHONY: install test test-slow test-all lint format quickstart clean
+.PHONY: install test test-slow test-all lint format quickstart quickstart-grpo ablation-grpo clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -58,6 +61,22 @@ quickstart: $(DATA)/train/index.json
 	$(BIN)/coprs test --ckpt_path $(RUN) --trainer.default_root_dir $(RUN) --data.init_args.test $(DATA)/generalisation \
 		--callbacks.results.init_args.path results-generalisation.json
 	$(BIN)/coprs show $(RUN)
+
+$(DATA)/reinforce/index.json: | $(INSTALLED)
+	$(BIN)/coprs data synthetic --output $(DATA) --train 0 --val 0 --test 0 --generalisation 0 \
+		--reinforce 6000 --reinforce-val 150 --workers $(WORKERS)
+
+$(RUN)/checkpoints/last.ckpt:
+	$(MAKE) quickstart
+
+GRPO = @if [ -e $(1) ]; then mv $(1) $(1)-until-$$(date +%Y%m%d-%H%M%S); fi; \
+	$(BIN)/python -m tests.benchmarks.joint_training --output $(1) --start $(RUN)
+
+quickstart-grpo: $(DATA)/reinforce/index.json | $(RUN)/checkpoints/last.ckpt
+	$(call GRPO,$(GRPO_RUN)) --seeds $(SEED)
+
+ablation-grpo: $(DATA)/reinforce/index.json | $(RUN)/checkpoints/last.ckpt
+	$(call GRPO,$(GRPO_RUN)-ablation) --seeds 1 2 3 --variants joint segmentation_only reinforcement_only
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
