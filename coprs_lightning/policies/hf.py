@@ -19,7 +19,7 @@ from coprs_lightning.policies.loading import load_model, load_processor, resolve
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
 from coprs_lightning.policies.packing import repeat_prompts
-from coprs_lightning.policies.sampling import check_sampling, sample_group
+from coprs_lightning.policies.sampling import check_sampling, decoding, sample_group
 from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTemplate, leave_out, spell_out
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
 
@@ -35,6 +35,8 @@ class HFPolicy(Policy):
         prompt: texts around question and thought.
         dtype: parameter type; ``auto`` takes the checkpoint's.
         attn_implementation: attention kernel of transformers (``sdpa``, ``eager``, ``flash_attention_2`` …).
+            ``flex_attention`` is for the language model's passes over whole sequences (on a GPU: it skips what the mask
+            of packed completions hides); the vision tower and decoding use ``sdpa`` then.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         train_vision: train the policy's own vision tower too (the paper does).
         min_pixels: least pixels an image is resized to for the policy; ``null`` keeps the processor's.
@@ -76,7 +78,11 @@ class HFPolicy(Policy):
         source = resolve_model(model, random_weights)
         self.processor = load_processor(source, min_pixels, max_pixels)
         self.tokenizer = self.processor.tokenizer
-        self.lm = load_model(source, random_weights, config_overrides or {}, dtype, attn_implementation)
+        flex = attn_implementation == "flex_attention"
+        kernel = "sdpa" if flex else attn_implementation  # vision towers refuse flex attention
+        self.lm = load_model(source, random_weights, config_overrides or {}, dtype, kernel)
+        if flex:
+            self.lm.get_decoder().config._attn_implementation = attn_implementation
         self.concentration_id = self._register_concentration_token()
         self.lm.generation_config = self._neutral_generation()
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
@@ -240,9 +246,7 @@ class HFPolicy(Policy):
             sampling["num_return_sequences"] = num_generations
         elif num_generations > 1:  # transformers has no greedy decoding of several
             prompts = repeat_prompts(prompts, num_generations)
-        training = self.lm.training
-        self.lm.eval()
-        try:
+        with decoding(self.lm):
             sequences = self.lm.generate(
                 input_ids=prompts.input_ids,
                 attention_mask=prompts.attention_mask.long(),
@@ -254,8 +258,6 @@ class HFPolicy(Policy):
                 use_cache=True,
                 **sampling,
             )
-        finally:
-            self.lm.train(training)
         return self._completions(sequences[:, prompts.input_ids.shape[1] :])
 
     @torch.no_grad()
@@ -274,9 +276,7 @@ class HFPolicy(Policy):
             ValueError: for options out of range, or an attention kernel that takes no mask.
         """
         check_sampling(max_new_tokens, temperature, top_p)
-        training = self.lm.training
-        self.lm.eval()
-        try:
+        with decoding(self.lm):
             ids = sample_group(
                 self.lm,
                 prompts,
@@ -288,8 +288,6 @@ class HFPolicy(Policy):
                 end_ids=torch.tensor(self._eos_ids, device=self.device),
                 pad_id=self._pad_id,
             )
-        finally:
-            self.lm.train(training)
         return self._completions(ids)
 
     def _completions(self, ids: Tensor) -> Completions:

@@ -41,7 +41,7 @@ def packed_hidden(lm: Any, prompts: Prompts, completions: Completions, pad_id: i
     }
     hidden = lm.model(
         input_ids=packed.ids,
-        attention_mask=attention_mask(packed.owner, lm.config._attn_implementation, lm.dtype),
+        attention_mask=attention_mask(packed.owner, lm.get_decoder().config._attn_implementation, lm.dtype),
         position_ids=packed.positions,
         use_cache=False,
         **vision,

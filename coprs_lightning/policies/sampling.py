@@ -8,6 +8,8 @@ completion that has ended takes no further part.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,6 +31,21 @@ def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> Non
         raise ValueError(f"temperature must be ≥ 0 and finite, got {temperature}; 0 decodes greedily.")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}; 1 samples from all tokens.")
+
+
+@contextmanager
+def decoding(lm: Any) -> Iterator[None]:
+    """Eval mode, and a kernel that takes the masks of decoding; as before afterwards."""
+    training = lm.training
+    config = lm.get_decoder().config
+    kernel = config._attn_implementation
+    lm.eval()
+    config._attn_implementation = "sdpa" if kernel == "flex_attention" else kernel
+    try:
+        yield
+    finally:
+        lm.train(training)
+        config._attn_implementation = kernel
 
 
 def next_tokens(logits: Tensor, suppressed: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -100,7 +117,7 @@ def sample_group(
     # the completions that a step works on: numbers (B, n) inside their groups, PADDING where a prompt has fewer left
     active = torch.arange(num_generations, device=device).expand(count, -1)
     key_owner = torch.where(prompts.attention_mask, PROMPT, PADDING)
-    implementation = lm.config._attn_implementation
+    implementation = lm.get_decoder().config._attn_implementation
     for step in range(max_new_tokens):
         drawn = next_tokens(logits, suppressed, temperature, top_p).view(active.shape)
         real = active != PADDING

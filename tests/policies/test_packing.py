@@ -30,7 +30,8 @@ def completions_of(policy: HFPolicy) -> Completions:
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
     for row in range(0, len(LENGTHS), 2):
         ids[row, LENGTHS[row] - 1] = policy.concentration_id
-    return Completions(ids, mask, [""] * len(LENGTHS), torch.zeros(len(LENGTHS), dtype=torch.bool))
+    written = Completions(ids, mask, [""] * len(LENGTHS), torch.zeros(len(LENGTHS), dtype=torch.bool))
+    return written.to(policy.device)  # type: ignore[no-any-return]
 
 
 def results(policy: HFPolicy, shared: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -145,6 +146,26 @@ def test_the_mask_for_flex_attention_allows_what_the_plain_one_allows() -> None:
     assert plain[5].tolist() == [False, True, True, False, False, True, False, False]
     additive = attention_mask(owner, "eager", torch.float32)[0, 0]
     assert torch.equal(additive == 0, plain)
+
+
+@pytest.mark.slow  # half a minute of compilation
+def test_flex_attention_gives_the_states_of_sdpa() -> None:
+    """Forward only: on a CPU it has no backward pass."""
+    plain, flex = small_policy(), small_policy(attn_implementation="flex_attention")
+    with torch.no_grad():
+        expected, found = (policy(prompts_of(policy), completions_of(policy)) for policy in (plain, flex))
+    real = expected.attention_mask
+    assert (found.hidden[real] - expected.hidden[real]).norm() <= 1e-5 * expected.hidden[real].norm()
+    assert flex.sample(prompts_of(flex), num_generations=2, max_new_tokens=2).ids.shape == (4, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flex attention has no backward pass on a CPU")
+def test_flex_attention_gives_the_gradients_of_sdpa() -> None:
+    found, expected = (
+        results(small_policy(attn_implementation=kernel).cuda().train(), True) for kernel in ("flex_attention", "sdpa")
+    )
+    for name, gradient in expected[2].items():
+        assert (found[2][name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, name
 
 
 def test_other_kernels_are_refused_with_the_way_out() -> None:
