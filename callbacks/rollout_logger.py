@@ -178,7 +178,8 @@ def _warned(what: str, step: int) -> Iterator[None]:
         yield
     except Exception as error:
         rank_zero_warn(
-            f"the rollout's {what} of step {step} could not be written ({type(error).__name__}: {error}); the run goes on."
+            f"the rollout's {what} of step {step} could not be written ({type(error).__name__}: {error}); "
+            "the run goes on."
         )
 
 

@@ -65,14 +65,14 @@ class Sample:
 
     def notes(self) -> list[tuple[str, str]]:
         """Labelled lines for below its picture."""
-        parts = "".join(f"   {name} {value:.3f}" for name, value in self.rewards.items())
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in self.rewards.items()) or "no parts"
         remarks = [f"{self.length} token{'' if self.length == 1 else 's'}"]
         if self.truncated:
             remarks.append("cut off by the length limit")
         if not self.present:
             remarks.append("no concentration token, so no heatmap and no mask")
         return [
-            ("Reward", f"total {self.reward:.3f}   ={parts}   |   advantage {self.advantage:+.3f}"),
+            ("Reward", f"total {self.reward:.3f} | {parts} | advantage {self.advantage:+.3f}"),
             ("Length", ", ".join(remarks)),
         ]
 

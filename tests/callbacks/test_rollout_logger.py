@@ -124,7 +124,7 @@ def test_the_best_row_is_the_best_rewards_wherever_it_stands(tmp_path):
 def test_texts_below_the_pictures_name_reward_and_what_is_missing():
     _, best, worst, _ = groups(record(1), 1)[0]
     assert best.notes() == [
-        ("Reward", "total 2.000   =   format 1.000   mask 1.000   |   advantage +1.188"),
+        ("Reward", "total 2.000 | format 1.000, mask 1.000 | advantage +1.188"),
         ("Length", "8 tokens"),
     ]
     assert worst.notes()[1] == (
