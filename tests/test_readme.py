@@ -27,6 +27,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+def snippet_with(word: str) -> str:
+    (snippet,) = (block for block in blocks("python") if word in block)
+    return snippet
+
+
 def commands() -> list[list[str]]:
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("coprs ")]
@@ -52,11 +57,16 @@ def test_slots_name_every_class_that_ships():
     import coprs_lightning.backbones as backbones
     import coprs_lightning.decoders as decoders
     import coprs_lightning.heatmap_heads as heatmap_heads
+    from coprs_lightning import objectives
     from coprs_lightning.component import Component
+    from coprs_lightning.rl import advantages, references, rewards, rollouts, weights
+    from coprs_lightning.spec import Recorded
 
-    for package in (aggregators, backbones, decoders, heatmap_heads):
+    swappable = (aggregators, backbones, decoders, heatmap_heads, objectives)
+    for package in (*swappable, advantages, references, rewards, rollouts, weights):
         for name in package.__all__:
-            if not issubclass(getattr(package, name), Component):
+            part = getattr(package, name)
+            if not isinstance(part, type) or not issubclass(part, Component | Recorded):
                 continue  # options of a class are in its own help
             assert f"`{name}`" in README, f"{package.__name__}.{name} is not in the README's table of slots"
 
@@ -90,6 +100,30 @@ def test_commands_run(tmp_path: Path, realdata: Path):
         assert (tmp_path / "out" / name).is_file()
 
 
+def test_a_reward_of_ones_own_trains(tmp_path: Path, tiny: Path):
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "rewards.py").write_text(snippet_with("BrevityReward"), encoding="utf-8")
+    (overlay,) = (block for block in blocks("yaml") if "BrevityReward" in block)
+    rollout = "{class_path: TransformersRollout, init_args: {max_new_tokens: 4}}"
+    objective = f"{{class_path: GRPOObjective, init_args: {{num_generations: 2, rollout: {rollout}}}}}"
+    (tmp_path / "grpo.yaml").write_text(f"model: {{objective: {objective}}}\n", encoding="utf-8")
+    (tmp_path / "reward.yaml").write_text(overlay, encoding="utf-8")
+    configs = [word for name in (str(tiny), "grpo.yaml", "reward.yaml") for word in ("--config", name)]
+    done = subprocess.run(
+        [sys.executable, "-m", "coprs_lightning", "fit", *configs],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{REPO}:{tmp_path}", "COPRS_ALLOW_IMPORTS": "my_package"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = (tmp_path / "run" / "logs" / "version_0" / "metrics.csv").read_text()
+    assert "train/reward/brevity" in log.splitlines()[0].split(",")
+
+
 def test_python_snippet_writes_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from datamodules.shard_index import read_index
 
@@ -101,6 +135,5 @@ def test_python_snippet_writes_a_split(tmp_path: Path, monkeypatch: pytest.Monke
         mask = np.zeros((20, 30), bool)
         mask[5:10, 5:10] = True
         examples.append((path, mask, "the square"))
-    (snippet,) = blocks("python")
-    exec(compile(snippet, "README.md", "exec"), {"my_examples": examples})
+    exec(compile(snippet_with("ShardWriter"), "README.md", "exec"), {"my_examples": examples})
     assert read_index(tmp_path / "data" / "mine" / "train").images == 8
