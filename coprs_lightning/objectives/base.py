@@ -26,7 +26,7 @@ class TrainingStep:
     """Where training stands when a loss is asked for.
 
     Attributes:
-        number: optimizer steps done so far (coefficients may switch).
+        number: batches trained on so far, Lightning's ``global_step`` (coefficients may switch).
         update: which pass over the same batch this is; above 0 only where ``Objective.updates_per_batch`` is above 1.
         accumulate: runs the backward pass of a part of the loss now, so that its activations are freed; what
             :meth:`Objective.forward` returns is the last part.

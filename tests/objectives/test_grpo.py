@@ -220,9 +220,15 @@ class TestInvariance:
         assert_same(found, expected)
 
     def test_separate_sequences_give_the_same(self, model, batch):
-        _, expected, _ = run(model, steady(model), batch)
+        shared, expected, _ = run(model, steady(model), batch)
         model.policy.shared_prefix = False
-        assert_same(run(model, steady(model), batch)[1], expected)
+        separate, found, _ = run(model, steady(model), batch)
+        assert_same(found, expected)
+        for key, value in shared.logs.items():
+            torch.testing.assert_close(separate.logs[key], value, rtol=1e-4, atol=1e-5, msg=key)
+        for name in ("heatmap_logits", "mask_logits"):
+            one, other = getattr(shared.rollout, name), getattr(separate.rollout, name)
+            assert (one - other).norm() <= 1e-4 * other.norm(), name
 
 
 class TestSeveralUpdates:
