@@ -1,0 +1,243 @@
+"""A whole step of joint training: rollout, scoring, backward pass, optimizer.
+
+    python -m tests.benchmarks.training_step --shape small --steps 1
+    python -m tests.benchmarks.training_step --shape qwen2_5_vl_3b --device cuda --steps 5
+
+Weights are random, of the chosen size; image features have the shape of SAM ViT-H's and are given with the batch, so
+its encoder takes no part; heatmap head and decoder have the paper's sizes. The prompt is shared by its completions or
+not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``): four combinations. Each runs
+one step that is not timed. Random weights never write the concentration token, so it is put at the end of every
+completion: otherwise nothing would be segmented.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coprs_lightning.aggregators import LastTokenAggregator
+from coprs_lightning.backbones import ImageBackbone
+from coprs_lightning.decoders import SamMaskDecoder
+from coprs_lightning.heatmap_heads import CrossAttentionHead
+from coprs_lightning.model import CoprsModel
+from coprs_lightning.objectives import GRPOObjective, TrainingStep
+from coprs_lightning.policies import HFPolicy, Policy
+from coprs_lightning.policies.lora import LoraOptions
+from coprs_lightning.rl.references import AdaptersOffReference, FrozenCopyReference, ReferencePolicy
+from coprs_lightning.rl.rollouts import GenerateRollout, RolloutEngine, TransformersRollout
+from coprs_lightning.structures import Completions, Example, Prompts, SegmentationBatch
+from datamodules.collate import FrameCollator
+from tests.benchmarks.inputs import SHORT, dtype_of, parameters_of, positive, question_for, random_image
+from tests.benchmarks.measure import MIB, machine, memory_method, peak_bytes, report, seconds_of
+from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy
+
+CHANNELS, STRIDE = 256, 16
+"""Of SAM's image encoder."""
+
+ENGINES: dict[str, type[RolloutEngine]] = {"one-prefill": TransformersRollout, "generate": GenerateRollout}
+
+COLUMNS = {
+    "forward": ("forward", ""),
+    "rollout": ("rollout", ""),
+    "seconds": ("s a step", ".3f"),
+    "rollout_seconds": ("of them rollout", ".3f"),
+    "rollout_rate": ("rollout tokens/s", ".0f"),
+    "held_mib": ("held MiB", ".0f"),
+    "peak_mib": ("step's peak above it, MiB", ".0f"),
+}
+
+
+class GivenFeatures(ImageBackbone):
+    """Stands for a frozen SAM encoder whose features come with the batch."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(frozen=True, **kwargs)
+        self.out_channels = CHANNELS
+        self.stride = STRIDE
+
+    def forward(self, frames: Tensor, valid_sizes: Tensor) -> Tensor:
+        """Never called: batches have features."""
+        raise RuntimeError("this batch has no features; the benchmark's batches bring theirs.")
+
+
+class TimedRollout(RolloutEngine):
+    """Another engine's rollouts, timed, with the concentration token at each one's end.
+
+    Attributes:
+        seconds: of the last rollout.
+        tokens: written in it.
+    """
+
+    def __init__(self, engine: RolloutEngine) -> None:
+        super().__init__(max_new_tokens=engine.max_new_tokens, temperature=engine.temperature, top_p=engine.top_p)
+        self.engine = engine
+        self.seconds = 0.0
+        self.tokens = 0
+
+    def sample(self, policy: Policy, prompts: Prompts, num_generations: int) -> Completions:
+        """See :meth:`RolloutEngine.sample`."""
+        found: tuple[float, Completions] = seconds_of(
+            lambda: self.engine.sample(policy, prompts, num_generations), prompts.input_ids.device
+        )
+        self.seconds, written = found
+        self.tokens = int(written.mask.sum())
+        last = written.mask.sum(1, keepdim=True) - 1
+        return replace(written, ids=written.ids.scatter(1, last, policy.concentration_id))
+
+
+def build_model(options: argparse.Namespace) -> tuple[CoprsModel, HFPolicy]:
+    """The model and its policy, built on their device: 7B weights are never in two places."""
+    shape = SHAPES[options.shape]
+    torch.manual_seed(7)
+    with torch.device(options.device):
+        policy = WholeVocabularyPolicy(
+            model="small_qwen2_5_vl",
+            random_weights=True,
+            config_overrides=shape.overrides,
+            prompt=SHORT,
+            dtype=dtype_of(options.precision),
+            gradient_checkpointing=options.gradient_checkpointing,
+            min_pixels=28 * 28,
+            max_pixels=options.image_side**2,
+            max_prompt_tokens=options.prompt_tokens,
+            lora=LoraOptions() if options.lora else None,
+        )
+        model = CoprsModel(
+            policy=policy,
+            backbone=GivenFeatures(image_size=STRIDE * options.feature_grid),
+            aggregator=LastTokenAggregator(hidden_size=policy.hidden_size),
+            heatmap_head=CrossAttentionHead(query_dim=policy.hidden_size, in_channels=CHANNELS, upscale=4),
+            decoder=SamMaskDecoder(in_channels=CHANNELS),
+        )
+    return model.to(options.device).train(), policy
+
+
+def build_batch(model: CoprsModel, policy: HFPolicy, options: argparse.Namespace) -> SegmentationBatch:
+    """Random images and features, a question of the asked length each, and a rectangle as mask."""
+    examples = []
+    for number in range(options.batch_size):
+        image = random_image(options.image_side, number)
+        mask = np.zeros((options.image_side, options.image_side), dtype=bool)
+        mask[: options.image_side // 2, : options.image_side // 3] = True
+        question = question_for(policy, image, options.prompt_tokens, number)
+        rng = np.random.default_rng(number)
+        features = rng.standard_normal((CHANNELS, options.feature_grid, options.feature_grid), dtype=np.float32)
+        pixels = image.permute(1, 2, 0).contiguous().numpy()
+        examples.append(Example(str(number), pixels, question, mask, features=features.astype(np.float16)))
+    batch: SegmentationBatch = FrameCollator(model.image_size)(examples).to(options.device)
+    return batch
+
+
+def measure(
+    model: CoprsModel,
+    policy: HFPolicy,
+    batch: SegmentationBatch,
+    reference: ReferencePolicy,
+    forward: str,
+    engine: str,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """A row of the table; the model is trained on."""
+    policy.shared_prefix = forward == "shared"
+    rollout = TimedRollout(ENGINES[engine](max_new_tokens=options.completion_tokens))
+    objective = GRPOObjective(
+        num_generations=options.num_generations,
+        rollout=rollout,
+        reference=reference,
+        micro_batch_size=options.micro_batch_size,
+    )
+    groups = [group for name, part in model.components().items() for group in part.parameter_groups(2e-6, name)]
+    optimizer = torch.optim.AdamW(groups)
+
+    def step() -> None:
+        torch.manual_seed(0)
+        output = objective(model, batch, TrainingStep(number=0, accumulate=lambda loss: loss.backward()))
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    times, rollouts, rates = [], [], []
+    for _ in range(options.steps):
+        times.append(seconds_of(step, batch.masks.device)[0])
+        rollouts.append(rollout.seconds)
+        rates.append(rollout.tokens / rollout.seconds)
+    held, peak = peak_bytes(step, batch.masks.device)
+    return {
+        "forward": forward,
+        "rollout": engine,
+        "seconds": statistics.median(times),
+        "rollout_seconds": statistics.median(rollouts),
+        "rollout_rate": statistics.median(rates),
+        "held_mib": held / MIB,
+        "peak_mib": peak / MIB,
+    }
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options, those of the shape filled in where none is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=list(SHAPES), default="small")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    parser.add_argument("--steps", type=positive, default=3, help="timed steps of each combination; the median counts")
+    flag: Any = argparse.BooleanOptionalAction
+    parser.add_argument("--precision", choices=["bf16", "fp32"], help="of the policy's weights; adapters are float32")
+    parser.add_argument("--lora", action=flag, help="train adapters (the reference is the policy without them)")
+    parser.add_argument("--gradient-checkpointing", action=flag)
+    parser.add_argument("--prompt-tokens", type=int, help="P, image tokens included")
+    parser.add_argument("--completion-tokens", type=int, help="R, the longest completion")
+    parser.add_argument("--num-generations", type=int, help="G, completions a prompt")
+    parser.add_argument("--batch-size", type=int, help="prompts a step")
+    parser.add_argument("--image-side", type=int, help="pixels of the square image; an image token is 28 × 28")
+    parser.add_argument("--micro-batch-size", type=int, help="completions that go through the model at a time")
+    parser.add_argument("--feature-grid", type=int, default=64, help="cells along a side of the image features")
+    parser.add_argument("--forward", choices=["shared", "separate"], nargs="+", default=["shared", "separate"])
+    parser.add_argument("--rollout", choices=list(ENGINES), nargs="+", default=list(ENGINES))
+    options = parser.parse_args(argv)
+    shape = SHAPES[options.shape]
+    for name, value in vars(shape).items():
+        option = "gradient_checkpointing" if name == "checkpointing" else name
+        if getattr(options, option, value) is None:
+            setattr(options, option, value)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    options = arguments(argv)
+    model, policy = build_model(options)
+    batch = build_batch(model, policy, options)
+    device = batch.masks.device
+    reference = AdaptersOffReference() if options.lora else FrozenCopyReference()
+    reference.prepare(policy)
+    rows: list[dict[str, Any]] = []
+    for forward, engine in itertools.product(options.forward, options.rollout):
+        rows.append(measure(model, policy, batch, reference, forward, engine, options))
+        print(rows[-1], file=sys.stderr)  # the next combination may not fit into memory
+    seconds = {(row["forward"], row["rollout"]): row["seconds"] for row in rows}
+    fast, slow = (seconds.get(key) for key in (("shared", "one-prefill"), ("separate", "generate")))
+    result = {
+        "benchmark": "training_step",
+        "machine": machine(device),
+        "parameters": {
+            **parameters_of(options, hidden=("device", "forward", "rollout")),
+            "policy_parameters": sum(p.numel() for p in policy.parameters()),
+            "memory": memory_method(device),
+        },
+        "speedup_of": "shared and one-prefill against separate and generate",
+        "speedup": slow / fast if fast and slow else None,
+    }
+    report(result, rows, COLUMNS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The benchmarks run, tell what they promise, and compare what is the same; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from coprs_lightning.rl.rollouts import TransformersRollout
+from coprs_lightning.structures import Completions
+from tests.benchmarks import group_forward, inputs, measure, rollout, training_step
+from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy
+from tests.parts import small_policy
+
+TINY = ["--hidden", "32", "--layers", "2", "--heads", "2", "--kv-heads", "1", "--repetitions", "1"]
+STEP = ["--steps", "1", "--prompt-tokens", "32", "--completion-tokens", "4", "--num-generations", "2"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Gives what a benchmark's last line says, once it ran; every number of it is one in JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    def read() -> dict[str, Any]:
+        lines = capsys.readouterr().out.splitlines()
+        result = json.loads(lines[-1], parse_constant=refuse)
+        columns = next(line for line in lines if line.startswith("|---")).count("|")
+        table = [line for line in lines if line.startswith("| ")]
+        assert len(table) == 1 + len(result["rows"])
+        assert {line.count("|") for line in table} == {columns}
+        assert {"cpu", "cores", "threads", "device", "torch", "transformers"} <= result["machine"].keys()
+        assert result["machine"]["threads"] == torch.get_num_threads()
+        return result  # type: ignore[no-any-return]
+
+    return read
+
+
+class TestGroupForward:
+    def test_both_sides_compute_the_same(self, last_line):
+        group_forward.main([*TINY, "--shapes", "32,5,3", "36,4,2", "--prompts", "2"])
+        result = last_line()
+        assert [(row["prompt"], row["completion"], row["group"]) for row in result["rows"]] == [(32, 5, 3), (36, 4, 2)]
+        for row in result["rows"]:
+            assert row["log_prob_difference"] < 1e-4
+            assert row["gradient_difference"] < 1e-4
+            assert row["speedup"] == pytest.approx(row["separate_seconds"] / row["shared_seconds"])
+        assert result["speedup"] == result["rows"][-1]["speedup"]
+        assert result["parameters"]["hidden"] == 32
+
+    def test_the_row_that_counts_is_the_one_of_256_64_8(self):
+        assert group_forward.HEADLINE == (256, 64, 8)
+        assert group_forward.HEADLINE in group_forward.GRID
+        assert len(group_forward.GRID) == 12
+
+    def test_the_loss_reaches_the_policy_through_log_probabilities_and_state(self):
+        policy = small_policy(prompt=inputs.SHORT).train()
+        prompts, completions = inputs.prompts_of(policy, 32), inputs.completions_of(policy, 5, 3)
+        log_probs = group_forward.update(policy, prompts, completions, shared=True)
+        gradient = group_forward.gradient(policy)
+        assert log_probs.shape == (3, 5)
+        assert gradient.isfinite().all()
+        changed = Completions(completions.ids.flip(1), completions.mask, completions.texts, completions.truncated)
+        group_forward.update(policy, prompts, changed, shared=True)
+        other = group_forward.gradient(policy)
+        assert (other - gradient).norm() > 0.01 * gradient.norm()
+
+
+class TestRollout:
+    def test_both_engines_write_the_same_greedily(self, last_line):
+        rollout.main([*TINY, "--shapes", "32,6,3"])
+        result = last_line()
+        assert result["greedy_identical"] is True
+        assert result["speedup"] == result["rows"][0]["speedup"]
+        assert result["rows"][0]["sample_rate"] > 0
+
+    def test_the_row_that_counts_is_the_one_of_256_32_8(self):
+        assert rollout.HEADLINE == rollout.GRID[0] == (256, 32, 8)
+
+    def test_padding_alone_makes_no_difference(self):
+        ids = torch.tensor([[5, 6, 0], [7, 8, 9]])
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()
+        mine = Completions(ids, mask, [], mask[:, 0])
+        wider = Completions(
+            torch.tensor([[5, 6, 1, 1], [7, 8, 9, 1]]), torch.nn.functional.pad(mask, (0, 1)), [], mask[:, 0]
+        )
+        assert rollout.same(mine, wider)
+        assert not rollout.same(mine, Completions(ids + 1, mask, [], mask[:, 0]))
+        assert not rollout.same(mine, Completions(ids, mask.flip(0), [], mask[:, 0]))
+
+
+class TestTrainingStep:
+    @pytest.mark.parametrize("lora", ["--lora", "--no-lora"])
+    def test_all_four_combinations_run(self, last_line, lora):
+        training_step.main([*STEP, lora, "--feature-grid", "4", "--batch-size", "2", "--micro-batch-size", "2"])
+        result = last_line()
+        ways = [(row["forward"], row["rollout"]) for row in result["rows"]]
+        assert ways == [(f, r) for f in ("shared", "separate") for r in ("one-prefill", "generate")]
+        for row in result["rows"]:
+            assert row["seconds"] > row["rollout_seconds"] > 0
+            assert row["rollout_rate"] > 0
+        assert result["speedup"] == pytest.approx(result["rows"][3]["seconds"] / result["rows"][0]["seconds"])
+        assert result["parameters"]["lora"] is (lora == "--lora")
+
+    def test_one_combination_can_run_alone(self, last_line):
+        training_step.main([*STEP, "--feature-grid", "4", "--forward", "shared", "--rollout", "one-prefill"])
+        result = last_line()
+        assert len(result["rows"]) == 1
+        assert result["speedup"] is None
+
+    def test_every_completion_ends_in_the_concentration_token(self):
+        policy = small_policy(prompt=inputs.SHORT)
+        engine = training_step.TimedRollout(TransformersRollout(max_new_tokens=6))
+        written = engine.sample(policy, inputs.prompts_of(policy, 32), 4)
+        last = written.mask.sum(1) - 1
+        assert written.ids[torch.arange(4), last].tolist() == [policy.concentration_id] * 4
+        assert engine.tokens == int(written.mask.sum())
+        assert engine.seconds > 0
+
+    def test_features_come_with_the_batch_alone(self):
+        backbone = training_step.GivenFeatures(image_size=64)
+        with pytest.raises(RuntimeError, match="this batch has no features"):
+            backbone(torch.zeros(1), torch.zeros(1))
+
+
+class TestShapes:
+    @pytest.mark.parametrize(
+        ("name", "parameters", "layers"), [("qwen2_5_vl_3b", 3_754_622_976, 36), ("qwen2_5_vl_7b", 8_292_166_656, 28)]
+    )
+    def test_they_are_those_of_the_published_models(self, name, parameters, layers):
+        with torch.device("meta"):
+            policy = WholeVocabularyPolicy(
+                model="small_qwen2_5_vl",
+                random_weights=True,
+                config_overrides=SHAPES[name].overrides,
+                dtype=inputs.dtype_of(SHAPES[name].precision),
+            )
+        assert sum(p.numel() for p in policy.parameters()) == parameters
+        assert len(policy.lm.get_decoder().layers) == layers
+        assert policy.concentration_id < policy.lm.get_input_embeddings().num_embeddings
+
+    def test_words_that_the_tokenizer_lacks_are_written_too(self):
+        torch.manual_seed(7)
+        policy = WholeVocabularyPolicy(
+            model="small_qwen2_5_vl",
+            random_weights=True,
+            config_overrides={"text_config": {"vocab_size": 20_000}},
+            min_pixels=28 * 28,
+            max_pixels=84 * 84,
+        )
+        ids = policy.sample(inputs.prompts_of(policy, 200), num_generations=2, max_new_tokens=8).ids
+        assert (ids >= len(policy.tokenizer)).any()
+        assert policy._image_id in policy._forbidden_ids
+
+    def test_an_option_overrides_what_the_shape_brings(self):
+        given = training_step.arguments(["--shape", "qwen2_5_vl_7b", "--no-lora", "--num-generations", "4"])
+        assert (given.lora, given.num_generations, given.precision) == (False, 4, "bf16")
+        assert given.gradient_checkpointing is True
+
+
+class TestInputs:
+    def test_prompts_and_completions_have_the_asked_lengths(self):
+        policy = small_policy(prompt=inputs.SHORT)
+        for tokens in (32, 77):
+            prompts = inputs.prompts_of(policy, tokens, count=2)
+            assert prompts.input_ids.shape == (2, tokens)
+            assert prompts.attention_mask.all()
+            assert (prompts.input_ids == policy._image_id).any(1).all()
+            assert not torch.equal(*prompts.input_ids)
+        completions = inputs.completions_of(policy, 7, 4)
+        assert completions.ids.shape == (4, 7)
+        assert (completions.ids == policy.concentration_id).sum(1).tolist() == [1] * 4
+        assert not set(completions.ids.unique().tolist()) & set(policy._forbidden_ids)
+
+    def test_a_prompt_without_room_for_its_image_is_refused(self):
+        with pytest.raises(ValueError, match=r"a prompt of 5 tokens has no room .* which take \d+"):
+            inputs.prompts_of(small_policy(), 5)
+
+    def test_positions_are_divided_as_the_published_model_divides_them(self):
+        assert inputs.rope_section(128) == [16, 24, 24]
+        assert sum(inputs.rope_section(64)) == 32
+
+    def test_shapes_and_numbers_are_read_from_the_command_line(self):
+        assert inputs.shape("256,64,8") == (256, 64, 8)
+        with pytest.raises(argparse.ArgumentTypeError, match="'256,64' is not P,R,G"):
+            inputs.shape("256,64")
+        assert inputs.positive("3") == 3
+        with pytest.raises(argparse.ArgumentTypeError, match="'0' is not a number of at least 1"):
+            inputs.positive("0")
+
+
+class TestMeasure:
+    def test_calls_take_turns(self):
+        order: list[str] = []
+        found = measure.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, CPU)
+        assert order == ["a", "b", "a", "b"]
+        assert len(found["a"]) == len(found["b"]) == 2
+        assert measure.median_seconds([(3.0, None), (1.0, None), (2.0, None)]) == 2.0
+
+    def test_the_peak_of_a_call_is_what_it_takes_above_what_was_held(self):
+        if measure.memory_method(CPU) != "VmHWM":
+            pytest.skip("this system tells no process its peak")
+        held, peak = measure.peak_bytes(lambda: torch.ones(64 * measure.MIB // 4).sum(), CPU)
+        assert 60 * measure.MIB < peak < 96 * measure.MIB
+        assert held > 64 * measure.MIB
+        assert measure.peak_bytes(lambda: torch.ones(8).sum(), CPU)[1] < 16 * measure.MIB
+
+    def test_elsewhere_what_the_backward_pass_needs_is_counted_once_and_without_weights(self):
+        weight = torch.nn.Parameter(torch.ones(1000, 100))
+        given = torch.ones(10, 1000)
+        assert measure.saved_bytes(lambda: given @ weight) == given.nbytes
+
+        def twice() -> None:
+            hidden = given @ weight
+            (hidden.sin() + hidden.cos()).sum()
+
+        assert measure.saved_bytes(twice) == given.nbytes + 10 * 100 * 4
