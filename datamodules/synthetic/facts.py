@@ -25,22 +25,28 @@ FORM_FACTS = {
     "cross": ("a first aid sign", "a plus sign", "a hospital sign"),
 }
 UNFAMILIAR_COLOUR_FACTS = {
-    "red": ("a cherry", "a stop sign"),
-    "orange": ("a traffic cone", "a mandarin"),
-    "yellow": ("a canary", "a rubber duck"),
-    "green": ("an emerald", "broccoli"),
-    "blue": ("a sapphire", "a cornflower"),
-    "purple": ("an amethyst", "grape juice"),
-    "white": ("flour", "cotton wool"),
-    "black": ("soot", "a panther"),
+    "red": ("tomato soup", "a fire engine"),
+    "orange": ("pumpkin soup", "a tangerine peel"),
+    "yellow": ("a lemon slice", "a banana peel"),
+    "green": ("a tree frog", "mown grass"),
+    "blue": ("a jeans jacket", "worn jeans"),
+    "purple": ("a plum cake", "lavender soap"),
+    "white": ("a glass of milk", "snow on a roof"),
+    "black": ("a lump of coal", "raven feathers"),
 }
-"""Colours of things that no written thought names and whose words are no part of the vocabulary, on purpose."""
+"""Colours of things that no written thought names: a known word in unknown company.
+
+What is needed is known (tomatoes are red), but a policy taught by the written thoughts is thrown by company that it
+never saw, much of it no word of the vocabulary: some of the thoughts that it samples get the colour right, most do not.
+That is what reinforcement needs: room, and something to reinforce. (Of things without any known word, hardly one
+sampled thought in twenty is right.)
+"""
 UNFAMILIAR_FORM_FACTS = {
-    "circle": ("a tyre", "a button"),
-    "square": ("a sticky note", "a sugar cube"),
-    "triangle": ("a tortilla chip", "a shark fin"),
-    "star": ("the head of a magic wand", "a walk of fame plaque"),
-    "cross": ("a crucifix", "the emblem of switzerland"),
+    "circle": ("a soup plate", "the wheel of a bike"),
+    "square": ("a bathroom tile", "a kitchen tile"),
+    "triangle": ("a pizza piece", "a birthday hat"),
+    "star": ("a sheriff pin", "a police badge"),
+    "cross": ("an ambulance sign", "a first aid kit"),
 }
 """Forms of things that no written thought names, like :data:`UNFAMILIAR_COLOUR_FACTS`."""
 _ARTICLES = ("a ", "an ", "the ")

@@ -1,4 +1,4 @@
-"""Unfamiliar facts stay unfamiliar: no written thought, known fact or vocabulary holds them."""
+"""Unfamiliar facts stay unfamiliar: no written thought and no known fact holds them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from coprs_lightning.policies.loading import SHIPPED
-from datamodules.synthetic import vocabulary, words
+from datamodules.synthetic import words
 from datamodules.synthetic.facts import (
     COLOUR_FACTS,
     FORM_FACTS,
@@ -31,8 +31,8 @@ def test_every_colour_and_form_has_two_of_them() -> None:
 
 
 @pytest.mark.parametrize("fact", UNFAMILIAR)
-def test_no_known_fact_contains_or_extends_one(fact: str) -> None:
-    assert not [known for known in KNOWN if bare(known) in fact or bare(fact) in known]
+def test_no_known_fact_is_or_contains_one(fact: str) -> None:
+    assert not [known for known in KNOWN if bare(fact) in known]
 
 
 @pytest.mark.parametrize("fact", UNFAMILIAR)
@@ -42,15 +42,19 @@ def test_none_says_what_it_means(fact: str) -> None:
 
 
 @pytest.mark.parametrize("fact", UNFAMILIAR)
-def test_its_own_words_are_in_no_vocabulary(fact: str) -> None:
-    shipped = (SHIPPED / "words.txt").read_text(encoding="utf-8").split()
-    assert set(words(fact)) - set(vocabulary()) - set(shipped)
+def test_it_has_a_known_word_of_its_meaning_in_unknown_company(fact: str) -> None:
+    unfamiliar = {**UNFAMILIAR_COLOUR_FACTS, **UNFAMILIAR_FORM_FACTS}
+    known = {**COLOUR_FACTS, **FORM_FACTS}
+    (meaning,) = (meaning for meaning, facts in unfamiliar.items() if fact in facts)
+    filling = {"a", "an", "the", "of", "on"}
+    taught = {word for text in known[meaning] for word in words(text)} - filling
+    assert taught & set(words(fact))
+    assert set(words(fact)) - taught - filling
 
 
-def test_the_shipped_tokenizer_reads_them_in_pieces_and_back() -> None:
+def test_the_shipped_tokenizer_reads_them_and_back() -> None:
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "small_qwen2_5_vl")
     for fact in UNFAMILIAR:
         text = f"Which shape looks like {fact}?"
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.decode(ids) == text
-        assert len(ids) > len(words(text)), fact

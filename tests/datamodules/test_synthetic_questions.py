@@ -28,20 +28,21 @@ MEANINGS = {
     **dict.fromkeys(("aid", "plus", "hospital"), "cross"),
 }
 UNFAMILIAR = {
-    **dict.fromkeys(("cherry", "stop"), "red"),
-    **dict.fromkeys(("cone", "mandarin"), "orange"),
-    **dict.fromkeys(("canary", "duck"), "yellow"),
-    **dict.fromkeys(("emerald", "broccoli"), "green"),
-    **dict.fromkeys(("sapphire", "cornflower"), "blue"),
-    **dict.fromkeys(("amethyst", "grape"), "purple"),
-    **dict.fromkeys(("flour", "cotton"), "white"),
-    **dict.fromkeys(("soot", "panther"), "black"),
-    **dict.fromkeys(("tyre", "button"), "circle"),
-    **dict.fromkeys(("note", "sugar"), "square"),
-    **dict.fromkeys(("chip", "shark"), "triangle"),
-    **dict.fromkeys(("wand", "plaque"), "star"),
-    **dict.fromkeys(("crucifix", "emblem"), "cross"),
+    **dict.fromkeys(("tomato", "engine"), "red"),
+    **dict.fromkeys(("pumpkin", "tangerine"), "orange"),
+    **dict.fromkeys(("lemon", "banana"), "yellow"),
+    **dict.fromkeys(("frog", "mown"), "green"),
+    **dict.fromkeys(("jacket", "worn"), "blue"),
+    **dict.fromkeys(("cake", "soap"), "purple"),
+    **dict.fromkeys(("glass", "roof"), "white"),
+    **dict.fromkeys(("lump", "feathers"), "black"),
+    **dict.fromkeys(("plate", "bike"), "circle"),
+    **dict.fromkeys(("bathroom", "kitchen"), "square"),
+    **dict.fromkeys(("piece", "birthday"), "triangle"),
+    **dict.fromkeys(("pin", "police"), "star"),
+    **dict.fromkeys(("ambulance", "kit"), "cross"),
 }
+"""A word of each fact that tells it from the others."""
 PROPERTIES = {
     *("small", "big", "red", "orange", "yellow", "green", "blue", "purple", "white", "black"),
     *("circle", "square", "triangle", "star", "cross"),
@@ -97,7 +98,7 @@ def test_splits_to_learn_from_reward_ask_by_unfamiliar_facts_only() -> None:
         for index in range(300):
             for question in SyntheticScenes(0, split).compose(index)[1]:
                 tokens = words(question.text)
-                assert not set(MEANINGS) & set(tokens), question.text
+                assert question.kind != "knowledge"
                 assert (question.kind == "unfamiliar") is bool(set(UNFAMILIAR) & set(tokens)), question.text
                 kinds[question.kind] += 1
                 asked.update(set(UNFAMILIAR) & set(tokens))
