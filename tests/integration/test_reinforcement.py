@@ -33,10 +33,23 @@ def python(*words: str) -> str:
 def test_every_variant_starts_from_the_supervised_run_and_is_compared(tmp_path: Path) -> None:
     data = tmp_path / "data"
     sizes = ["--train", "8", "--val", "2", "--test", "0", "--generalisation", "0", "--shards", "1"]
-    python("coprs_lightning", "data", "synthetic", "--output", str(data), *sizes, "--reinforce", "8", "--reinforce-val", "2")
+    python(
+        "coprs_lightning",
+        "data",
+        "synthetic",
+        "--output",
+        str(data),
+        *sizes,
+        "--reinforce",
+        "8",
+        "--reinforce-val",
+        "2",
+    )
 
     def splits(train: str, val: str) -> list[str]:
-        return [word for name, split in (("train", train), ("val", val)) for word in (f"--data.{name}", str(data / split))]
+        return [
+            word for name, split in (("train", train), ("val", val)) for word in (f"--data.{name}", str(data / split))
+        ]
 
     few = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--data.batch_size", "2"]
     start = ["--config", "configs/quickstart.yaml", "--trainer.default_root_dir", str(tmp_path / "start-7")]
