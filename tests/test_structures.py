@@ -66,3 +66,28 @@ def test_no_prior_is_finite_in_half_precision_and_means_nothing():
     logit = torch.tensor(NO_PRIOR_LOGIT, dtype=torch.float16)
     assert logit.isfinite()
     assert logit.sigmoid() == 0
+
+
+def test_a_part_of_a_batch_is_its_examples():
+    batch = small_batch(4)
+    batch.features = torch.arange(4.0)[:, None, None, None]
+    part = batch.part(1, 3)
+    assert part.keys == batch.keys[1:3]
+    assert len(part) == 2
+    assert torch.equal(part.masks, batch.masks[1:3])
+    assert part.features.flatten().tolist() == [1.0, 2.0]
+    assert part.original_ignores == batch.original_ignores[1:3]
+
+
+def test_a_part_of_a_batch_finds_its_own_shared_frames():
+    batch = small_batch(4)
+    batch.frame_index = torch.tensor([0, 0, 2, 2])
+    assert batch.part(1, 4).frame_index.tolist() == [0, 1, 1]
+    batch.frame_index = None
+    assert batch.part(1, 4).frame_index is None
+
+
+def test_a_part_of_completions_is_its_rows():
+    part = completions().part(1, 2)
+    assert part.texts == ["b"]
+    assert part.ids.shape == (1, 3)
