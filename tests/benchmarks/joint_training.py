@@ -5,7 +5,8 @@
 For every seed: the start is validated, then trained on from the same checkpoint, on the same questions without written
 thoughts, for the same number of steps: jointly, by segmentation alone and (``--variants``) by reinforcement alone.
 Every number is of the last step's validation with greedy generation. ``results.json`` holds the seeds' results, at its
-top those of the first; a Markdown table and, as the last line, the same as JSON are printed.
+top those of the first; finished runs in the folder are not repeated. A Markdown table is printed and, as the last line,
+the results as JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ OVERLAYS: dict[str, list[str]] = {
     "reinforcement_only": ["ablation/reinforcement_only.yaml"],
 }
 """What is laid over the config for each variant."""
+
+RESULTS = "results.json"
 
 AT_ENDS = 20
 """Steps at the start and at the end of a run over which its reward is averaged."""
@@ -63,12 +66,17 @@ def run_all(commands: list[list[str]], parallel: int) -> None:
             raise SystemExit(f"coprs {' '.join(words)} failed with status {process.returncode}.")
 
 
+def folder_of(args: argparse.Namespace, seed: int, variant: str | None) -> Path:
+    """Where a variant's run is, or the start's validation."""
+    output: Path = args.output
+    return output / f"seed-{seed}" / (variant or "start")
+
+
 def command(args: argparse.Namespace, seed: int, variant: str | None) -> list[str]:
     """The `coprs` command of a variant, or of the start's validation."""
     start = Path(args.start.replace("{seed}", str(seed))) / "checkpoints" / "last.ckpt"
     configs = [word for name in [args.config, *OVERLAYS.get(variant or "", [])] for word in ("--config", name)]
-    folder = args.output / f"seed-{seed}" / (variant or "start")
-    common = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(folder)]
+    common = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(folder_of(args, seed, variant))]
     return ["fit" if variant else "validate", *configs, *common, "--model.init_from", str(start), *args.rest]
 
 
@@ -87,7 +95,7 @@ def rewards(run: Path) -> tuple[float, float]:
 def collect(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """What a seed gave."""
     folder = args.output / f"seed-{seed}"
-    read = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/results.json")}
+    read = {path.parent.name: json.loads(path.read_text()) for path in folder.glob(f"*/{RESULTS}")}
     found: dict[str, Any] = {"seed": seed, "start": read["start"]["giou"]}
     kinds = {"start": read["start"]["by_kind"]}
     for variant in args.variants:
@@ -116,10 +124,12 @@ def table(seeds: list[dict[str, Any]], variants: list[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run, collect, print and write."""
     args = arguments(argv)
-    run_all([command(args, seed, variant) for seed in args.seeds for variant in [None, *args.variants]], args.parallel)
+    wanted = [(seed, variant) for seed in args.seeds for variant in [None, *args.variants]]
+    missing = [(seed, variant) for seed, variant in wanted if not (folder_of(args, seed, variant) / RESULTS).is_file()]
+    run_all([command(args, seed, variant) for seed, variant in missing], args.parallel)
     seeds = [collect(args, seed) for seed in args.seeds]
     results = {**seeds[0], **({"seeds": seeds} if len(seeds) > 1 else {})}
-    (args.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (args.output / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
     print(f"\nval/giou, greedy generation\n\n{table(seeds, args.variants)}\n\n{json.dumps(results)}")
     return results
 
