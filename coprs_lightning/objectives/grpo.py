@@ -23,6 +23,7 @@ from coprs_lightning.objectives.grpo_rollout import (
     Piece,
     Rollout,
     Scores,
+    Seen,
     cut_into_pieces,
     make_record,
     reward_inputs,
@@ -150,17 +151,17 @@ class GRPOObjective(Objective):
         if rollout is None:
             raise RuntimeError(f"update {step.update} of a batch that was never sampled: begin with update 0.")
         together = len(rollout.pieces) == 1 and self.updates_per_batch == 1
-        passes: list[Pass] = []
-        if together:  # the pass that is learned from gives the masks to reward, too
-            passes = [self._run(model, rollout.pieces[0])]
+        # one pass can be both learned from and scored
+        shared = self._run(model, rollout.pieces[0]) if together else None
+        if shared is not None:
+            rollout.scores = self._score(model, rollout, Seen.of(shared))
         elif rollout.scores is None:
             with torch.no_grad():
-                passes = [self._run(model, piece) for piece in rollout.pieces]
-        if rollout.scores is None:
-            rollout.scores = self._score(model, rollout, passes)
+                seen = [Seen.of(self._run(model, piece)) for piece in rollout.pieces]
+            rollout.scores = self._score(model, rollout, Seen.joined(seen))
         logs = rollout_logs(rollout.completions, rollout.scores)
         for number, piece in enumerate(rollout.pieces):
-            loss, found = self._loss(model, rollout, piece, passes[0] if together else self._run(model, piece), step)
+            loss, found = self._loss(model, rollout, piece, shared or self._run(model, piece), step)
             for key, value in found.items():
                 if key.endswith("_max"):
                     logs[key] = torch.maximum(logs.get(key, value), value)
@@ -191,9 +192,9 @@ class GRPOObjective(Objective):
         return Pass(output, tokens)
 
     @torch.no_grad()
-    def _score(self, model: CoprsModel, rollout: Rollout, passes: list[Pass]) -> Scores:
+    def _score(self, model: CoprsModel, rollout: Rollout, seen: Seen) -> Scores:
         shape = (len(rollout.batch), self.num_generations)
-        inputs = reward_inputs(rollout, passes)
+        inputs = reward_inputs(rollout, seen)
         rewards = checked_scores(self.reward, inputs).view(shape)
         parts = {name: value.float().view(shape) for name, value in self.reward.parts(inputs).items()}
         advantages = self.advantages(rewards)
@@ -201,9 +202,9 @@ class GRPOObjective(Objective):
             rewards=rewards,
             parts=parts,
             advantages=advantages.flatten(),
-            old_log_probs=torch.cat([item.tokens.log_probs.detach() for item in passes]),
+            old_log_probs=seen.log_probs,
             ref_log_probs=self._reference_log_probs(model, rollout),
-            record=make_record(rollout, passes, rewards, parts, advantages),
+            record=make_record(rollout, seen, rewards, parts, advantages),
         )
 
     def _reference_log_probs(self, model: CoprsModel, rollout: Rollout) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -46,6 +46,39 @@ class Pass:
 
     output: SegmentationOutput
     tokens: TokenLogProbs
+
+
+@dataclass
+class Seen:
+    """What scoring keeps of a pass: gradients cut, hidden states left behind (they are most of its memory).
+
+    Attributes:
+        heatmap_logits: (n, H', W'), the greatest over a completion's tokens.
+        mask_logits: (n, H'', W''), likewise.
+        present: (n,) bool, the completion has a concentration token.
+        log_probs: (n, R).
+    """
+
+    heatmap_logits: Tensor
+    mask_logits: Tensor
+    present: Tensor
+    log_probs: Tensor
+
+    @classmethod
+    def of(cls, current: Pass) -> Seen:
+        """Cut what is needed out of a pass."""
+        output = current.output
+        return cls(
+            output.heatmap_logits.detach().float().amax(1),
+            output.mask_logits.detach().float().amax(1),
+            output.present.any(1),
+            current.tokens.log_probs.detach(),
+        )
+
+    @classmethod
+    def joined(cls, pieces: list[Seen]) -> Seen:
+        """The pieces of a rollout as one."""
+        return cls(*(torch.cat([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
 
 
 @dataclass
@@ -122,40 +155,29 @@ def _ranges(count: int, group: int, size: int) -> Iterator[tuple[int, int, int, 
                 yield first, last, first * group + start, first * group + min(start + size, group)
 
 
-def reward_inputs(rollout: Rollout, passes: list[Pass]) -> RewardInputs:
-    """What the rewards see of a rollout, gradients cut."""
+def reward_inputs(rollout: Rollout, seen: Seen) -> RewardInputs:
+    """What the rewards see of a rollout."""
     batch, completions = rollout.batch, rollout.completions
     group = len(completions.ids) // len(batch)
-
-    def probabilities(name: str) -> Tensor:
-        logits = torch.cat([getattr(item.output, name).detach().float().amax(1) for item in passes])
-        return logits.sigmoid()
-
     return RewardInputs(
         questions=[question for question in batch.questions for _ in range(group)],
         texts=completions.texts,
         truncated=completions.truncated,
-        present=torch.cat([item.output.present.any(1) for item in passes]),
-        masks=probabilities("mask_logits"),
-        heatmaps=probabilities("heatmap_logits"),
+        present=seen.present,
+        masks=seen.mask_logits.sigmoid(),
+        heatmaps=seen.heatmap_logits.sigmoid(),
         targets=batch.masks[:, 0].float().repeat_interleave(group, 0),
         valid_sizes=batch.valid_sizes.repeat_interleave(group, 0),
     )
 
 
 def make_record(
-    rollout: Rollout, passes: list[Pass], rewards: Tensor, parts: dict[str, Tensor], advantages: Tensor
+    rollout: Rollout, seen: Seen, rewards: Tensor, parts: dict[str, Tensor], advantages: Tensor
 ) -> RolloutRecord:
     """The rollout as callbacks see it."""
     shape = rewards.shape
-    device = rewards.device
-
-    def joined(name: str) -> Tensor:
-        values = torch.cat([getattr(item.output, name).detach() for item in passes]).amax(1)
-        return values.view(*shape, *values.shape[1:])
-
     texts = rollout.completions.texts
-    well_formed = torch.tensor([parse_completion(text).well_formed for text in texts], device=device)
+    well_formed = torch.tensor([parse_completion(text).well_formed for text in texts], device=rewards.device)
     return RolloutRecord(
         batch=rollout.batch,
         texts=texts,
@@ -165,7 +187,7 @@ def make_record(
         rewards=rewards,
         reward_parts=parts,
         advantages=advantages,
-        present=torch.cat([item.output.present.any(1) for item in passes]).view(shape),
-        heatmap_logits=joined("heatmap_logits"),
-        mask_logits=joined("mask_logits"),
+        present=seen.present.view(shape),
+        heatmap_logits=seen.heatmap_logits.unflatten(0, shape),
+        mask_logits=seen.mask_logits.unflatten(0, shape),
     )
