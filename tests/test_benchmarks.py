@@ -12,7 +12,7 @@ import torch
 from coprs_lightning.rl.rollouts import TransformersRollout
 from coprs_lightning.structures import Completions
 from tests.benchmarks import group_forward, inputs, measure, rollout, training_step
-from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy
+from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy, rope_section
 from tests.parts import small_policy
 
 TINY = ["--hidden", "32", "--layers", "2", "--heads", "2", "--kv-heads", "1", "--repetitions", "1"]
@@ -144,6 +144,10 @@ class TestShapes:
         assert len(policy.lm.get_decoder().layers) == layers
         assert policy.concentration_id < policy.lm.get_input_embeddings().num_embeddings
 
+    def test_positions_are_divided_as_the_published_model_divides_them(self):
+        assert rope_section(128) == [16, 24, 24]
+        assert sum(rope_section(64)) == 32
+
     def test_words_that_the_tokenizer_lacks_are_written_too(self):
         torch.manual_seed(7)
         policy = WholeVocabularyPolicy(
@@ -180,10 +184,6 @@ class TestInputs:
     def test_a_prompt_without_room_for_its_image_is_refused(self):
         with pytest.raises(ValueError, match=r"a prompt of 5 tokens has no room .* which take \d+"):
             inputs.prompts_of(small_policy(), 5)
-
-    def test_positions_are_divided_as_the_published_model_divides_them(self):
-        assert inputs.rope_section(128) == [16, 24, 24]
-        assert sum(inputs.rope_section(64)) == 32
 
     def test_shapes_and_numbers_are_read_from_the_command_line(self):
         assert inputs.shape("256,64,8") == (256, 64, 8)

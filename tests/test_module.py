@@ -184,3 +184,9 @@ def test_weights_must_fit_strictly(trained_run: Path, tmp_path: Path) -> None:
 def test_prediction_segments_the_test_split(trained_run: Path, tmp_path: Path) -> None:
     words = ["predict", "--ckpt_path", str(trained_run), "--trainer.default_root_dir", str(tmp_path)]
     assert main([*words, "--trainer.accelerator", "cpu"]) == 0
+
+
+def test_a_start_that_is_not_there_is_told(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(["fit", "--config", str(tiny), "--model.init_from", "runs/none.ckpt"], capsys, status=1)
+    assert "model.init_from: there is no checkpoint runs/none.ckpt" in message
+    assert "model.init_from: null" in message

@@ -12,6 +12,7 @@ from torch import Tensor
 from coprs_lightning.policies import HFPolicy
 from coprs_lightning.prompts import PromptTemplate
 from coprs_lightning.structures import Completions, Prompts
+from tests.benchmarks.shapes import sizes_of
 
 SHORT = PromptTemplate(system="", user="{question}")
 """Nothing but the question: prompts shorter than the paper's instructions can be measured, too."""
@@ -33,30 +34,13 @@ def dtype_of(precision: str) -> Any:
     return {"fp32": "float32", "bf16": "bfloat16"}[precision]
 
 
-def rope_section(head_dim: int) -> list[int]:
-    """Shares of time, height and width in the rotary embedding, as Qwen2.5-VL divides 64: 16, 24, 24."""
-    time = head_dim // 8
-    height = (head_dim // 2 - time) // 2
-    return [time, height, head_dim // 2 - time - height]
-
-
 def build_policy(options: argparse.Namespace) -> HFPolicy:
     """A Qwen2.5-VL of the given size with the shipped processor, always with the same random weights."""
     torch.manual_seed(7)
-    sizes = {
-        "hidden_size": options.hidden,
-        "intermediate_size": 4 * options.hidden,
-        "num_hidden_layers": options.layers,
-        "num_attention_heads": options.heads,
-        "num_key_value_heads": options.kv_heads,
-        "rope_parameters": {"mrope_section": rope_section(options.hidden // options.heads)},
-        # wide enough that every token's state depends on the others by far more than rounding
-        "initializer_range": 1.8 * options.hidden**-0.5,
-    }
     policy = HFPolicy(
         model="small_qwen2_5_vl",
         random_weights=True,
-        config_overrides={"text_config": sizes, "vision_config": {"out_hidden_size": options.hidden}},
+        config_overrides=sizes_of(options.hidden, options.layers, options.heads, options.kv_heads),
         prompt=SHORT,
         dtype=dtype_of(options.precision),
         min_pixels=28 * 28,

@@ -12,12 +12,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 MIB = 2**20
+Name = TypeVar("Name")
 
 
 # -- time ------------------------------------------------------------------------------------------------------------
@@ -39,8 +40,8 @@ def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, An
 
 
 def alternate(
-    calls: Mapping[str, Callable[[], Any]], repetitions: int, device: torch.device
-) -> dict[str, list[tuple[float, Any]]]:
+    calls: Mapping[Name, Callable[[], Any]], repetitions: int, device: torch.device
+) -> dict[Name, list[tuple[float, Any]]]:
     """Time several calls in turn, so that a busy moment of the machine strikes all of them.
 
     Args:
@@ -51,7 +52,7 @@ def alternate(
     Returns:
         seconds and result of every timed run, by name.
     """
-    found: dict[str, list[tuple[float, Any]]] = {name: [] for name in calls}
+    found: dict[Name, list[tuple[float, Any]]] = {name: [] for name in calls}
     for _ in range(repetitions):
         for name, call in calls.items():
             found[name].append(seconds_of(call, device))

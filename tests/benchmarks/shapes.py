@@ -36,6 +36,30 @@ class Shape:
     checkpointing: bool
 
 
+def rope_section(head_dim: int) -> list[int]:
+    """Shares of time, height and width in the rotary embedding, as Qwen2.5-VL divides 64: 16, 24, 24."""
+    time = head_dim // 8
+    height = (head_dim // 2 - time) // 2
+    return [time, height, head_dim // 2 - time - height]
+
+
+def sizes_of(hidden: int, layers: int, heads: int, kv_heads: int) -> dict[str, Any]:
+    """A language model of some size behind the shipped vision tower."""
+    return {
+        "text_config": {
+            "hidden_size": hidden,
+            "intermediate_size": 4 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "rope_parameters": {"mrope_section": rope_section(hidden // heads)},
+            # wide enough that every token's state depends on the others by far more than rounding
+            "initializer_range": 1.8 * hidden**-0.5,
+        },
+        "vision_config": {"out_hidden_size": hidden},
+    }
+
+
 VISION = {
     "depth": 32,
     "hidden_size": 1280,
@@ -61,7 +85,7 @@ def _qwen(
             "vocab_size": vocabulary,
             "tie_word_embeddings": tied,
             "max_position_embeddings": 128_000,
-            "rope_parameters": {"mrope_section": [16, 24, 24], "rope_theta": 1_000_000.0},
+            "rope_parameters": {"mrope_section": rope_section(hidden // heads), "rope_theta": 1_000_000.0},
         },
         "vision_config": {**VISION, "out_hidden_size": hidden},
         "tie_word_embeddings": tied,
@@ -69,7 +93,8 @@ def _qwen(
 
 
 SHAPES = {
-    "small": Shape({}, 128, 32, 4, 1, 84, "fp32", False, False),
+    "small": Shape({}, 128, 32, 4, 1, 84, "fp32", lora=False, checkpointing=False),
+    "medium": Shape(sizes_of(512, 6, 8, 2), 256, 64, 8, 1, 84, "fp32", lora=False, checkpointing=False),
     "qwen2_5_vl_3b": Shape(
         _qwen(2048, 36, 16, 2, 11008, 151_936, True), 700, 256, 8, 1, 672, "bf16", lora=True, checkpointing=True
     ),

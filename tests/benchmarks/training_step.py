@@ -5,8 +5,8 @@
 
 Weights are random, of the chosen size; image features have the shape of SAM ViT-H's and are given with the batch, so
 its encoder takes no part; heatmap head and decoder have the paper's sizes. The prompt is shared by its completions or
-not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``): four combinations. Each runs
-one step that is not timed. Random weights never write the concentration token, so it is put at the end of every
+not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``): four combinations, which take
+turns after one step each that is not timed. Random weights never write the concentration token, so it is put at the end of every
 completion: otherwise nothing would be segmented.
 """
 
@@ -15,8 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +31,21 @@ from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import GRPOObjective, TrainingStep
 from coprs_lightning.policies import HFPolicy, Policy
 from coprs_lightning.policies.lora import LoraOptions
-from coprs_lightning.rl.references import AdaptersOffReference, FrozenCopyReference, ReferencePolicy
+from coprs_lightning.rl.references import AdaptersOffReference, FrozenCopyReference
 from coprs_lightning.rl.rollouts import GenerateRollout, RolloutEngine, TransformersRollout
 from coprs_lightning.structures import Completions, Example, Prompts, SegmentationBatch
 from datamodules.collate import FrameCollator
 from tests.benchmarks.inputs import SHORT, dtype_of, parameters_of, positive, question_for, random_image
-from tests.benchmarks.measure import MIB, machine, memory_method, peak_bytes, report, seconds_of
+from tests.benchmarks.measure import (
+    MIB,
+    alternate,
+    machine,
+    median_seconds,
+    memory_method,
+    peak_bytes,
+    report,
+    seconds_of,
+)
 from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy
 
 CHANNELS, STRIDE = 256, 16
@@ -137,50 +145,90 @@ def build_batch(model: CoprsModel, policy: HFPolicy, options: argparse.Namespace
     return batch
 
 
-def measure(
-    model: CoprsModel,
-    policy: HFPolicy,
-    batch: SegmentationBatch,
-    reference: ReferencePolicy,
-    forward: str,
-    engine: str,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    """A row of the table; the model is trained on."""
-    policy.shared_prefix = forward == "shared"
-    rollout = TimedRollout(ENGINES[engine](max_new_tokens=options.completion_tokens))
-    objective = GRPOObjective(
-        num_generations=options.num_generations,
-        rollout=rollout,
-        reference=reference,
-        micro_batch_size=options.micro_batch_size,
-    )
+class Way:
+    """One of the combinations, as a step that can be run again and again.
+
+    Args:
+        model: the parts.
+        batch: what every step trains on.
+        objective: with a :class:`TimedRollout`.
+        optimizer: one for all ways, so that its state is in memory once.
+        shared: share the prompt in the update.
+    """
+
+    def __init__(
+        self,
+        model: CoprsModel,
+        batch: SegmentationBatch,
+        objective: GRPOObjective,
+        optimizer: torch.optim.Optimizer,
+        shared: bool,
+    ) -> None:
+        self.model = model
+        self.batch = batch
+        self.objective = objective
+        self.optimizer = optimizer
+        self.shared = shared
+
+    def __call__(self) -> tuple[float, int]:
+        """Run a step.
+
+        Returns:
+            seconds of its rollout, and tokens written in it.
+        """
+        policy, rollout = self.model.policy, self.objective.rollout
+        assert isinstance(policy, HFPolicy)
+        assert isinstance(rollout, TimedRollout)
+        policy.shared_prefix = self.shared
+        torch.manual_seed(0)
+        step = TrainingStep(number=0, accumulate=lambda loss: loss.backward())
+        self.objective(self.model, self.batch, step).loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return rollout.seconds, rollout.tokens
+
+
+def build_ways(
+    model: CoprsModel, batch: SegmentationBatch, options: argparse.Namespace
+) -> dict[tuple[str, str], Callable[[], Any]]:
+    """The asked combinations, by forward and rollout."""
+    reference = AdaptersOffReference() if options.lora else FrozenCopyReference()
+    reference.prepare(model.policy)
     groups = [group for name, part in model.components().items() for group in part.parameter_groups(2e-6, name)]
     optimizer = torch.optim.AdamW(groups)
+    ways: dict[tuple[str, str], Callable[[], Any]] = {}
+    for forward, engine in itertools.product(options.forward, options.rollout):
+        objective = GRPOObjective(
+            num_generations=options.num_generations,
+            rollout=TimedRollout(ENGINES[engine](max_new_tokens=options.completion_tokens)),
+            reference=reference,
+            micro_batch_size=options.micro_batch_size,
+        )
+        ways[forward, engine] = Way(model, batch, objective, optimizer, forward == "shared")
+    return ways
 
-    def step() -> None:
-        torch.manual_seed(0)
-        output = objective(model, batch, TrainingStep(number=0, accumulate=lambda loss: loss.backward()))
-        output.loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
-    step()
-    times, rollouts, rates = [], [], []
-    for _ in range(options.steps):
-        times.append(seconds_of(step, batch.masks.device)[0])
-        rollouts.append(rollout.seconds)
-        rates.append(rollout.tokens / rollout.seconds)
-    held, peak = peak_bytes(step, batch.masks.device)
-    return {
-        "forward": forward,
-        "rollout": engine,
-        "seconds": statistics.median(times),
-        "rollout_seconds": statistics.median(rollouts),
-        "rollout_rate": statistics.median(rates),
-        "held_mib": held / MIB,
-        "peak_mib": peak / MIB,
-    }
+def measure(
+    ways: Mapping[tuple[str, str], Callable[[], Any]], steps: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """The rows of the table; the model is trained on."""
+    for way in ways.values():
+        way()
+    rows = []
+    for names, runs in alternate(ways, steps, device).items():
+        held, peak = peak_bytes(ways[names], device)
+        rows.append(
+            {
+                "forward": names[0],
+                "rollout": names[1],
+                "seconds": median_seconds(runs),
+                "rollout_seconds": statistics.median(seconds for _, (seconds, _) in runs),
+                "rollout_rate": statistics.median(tokens / seconds for _, (seconds, tokens) in runs),
+                "held_mib": held / MIB,
+                "peak_mib": peak / MIB,
+            }
+        )
+    return rows
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -217,12 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, policy = build_model(options)
     batch = build_batch(model, policy, options)
     device = batch.masks.device
-    reference = AdaptersOffReference() if options.lora else FrozenCopyReference()
-    reference.prepare(policy)
-    rows: list[dict[str, Any]] = []
-    for forward, engine in itertools.product(options.forward, options.rollout):
-        rows.append(measure(model, policy, batch, reference, forward, engine, options))
-        print(rows[-1], file=sys.stderr)  # the next combination may not fit into memory
+    rows = measure(build_ways(model, batch, options), options.steps, device)
     seconds = {(row["forward"], row["rollout"]): row["seconds"] for row in rows}
     fast, slow = (seconds.get(key) for key in (("shared", "one-prefill"), ("separate", "generate")))
     result = {
