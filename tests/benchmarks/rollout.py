@@ -23,7 +23,7 @@ from tests.benchmarks.inputs import build_policy, model_options, parameters_of, 
 from tests.benchmarks.measure import alternate, machine, median_seconds, report
 
 HEADLINE = (256, 32, 8)
-GRID = [HEADLINE, (256, 128, 8), (256, 32, 4), (256, 32, 16), (64, 32, 8), (512, 32, 8)]
+GRID = [HEADLINE, (256, 128, 8), (256, 32, 4), (256, 32, 16), (64, 32, 8), (512, 32, 8), (64, 256, 8)]
 COLUMNS = {
     "prompt": ("P", ""),
     "completion": ("R", ""),

@@ -6,8 +6,8 @@
 Weights are random, of the chosen size; image features have the shape of SAM ViT-H's and are given with the batch, so
 its encoder takes no part; heatmap head and decoder have the paper's sizes. The prompt is shared by its completions or
 not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``): four combinations, which take
-turns after one step each that is not timed. Random weights never write the concentration token, so it is put at the end of every
-completion: otherwise nothing would be segmented.
+turns after one step each that is not timed. Random weights never write the concentration token, so it is put at the
+end of every completion: otherwise nothing would be segmented.
 """
 
 from __future__ import annotations
