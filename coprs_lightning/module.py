@@ -261,9 +261,9 @@ class CoprsModule(Recorded, pl.LightningModule):
     def _load_weights(self, path: str) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"model.init_from: there is no checkpoint {path}, so training has nothing to start from. Run what makes "
-                "it first (runs/quickstart: `make quickstart`), name another .ckpt file, or set model.init_from: null "
-                "to start without."
+                f"model.init_from: there is no checkpoint {path}, so training has nothing to start from. Run what "
+                "makes it first (runs/quickstart: `make quickstart`), name another .ckpt file, or set model.init_from: "
+                "null to start without."
             )
         self.load_state_dict(read_checkpoint(path)["state_dict"])
 
