@@ -6,99 +6,14 @@ ever replaces what the user wrote.
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
+from coprs_lightning.checkpoints.run_folder import SPEC_KEY, Found, find_checkpoint, read_header
+from coprs_lightning.module import DATA_SPEC_KEY
 
-from coprs_lightning.commands import CommandError
-from coprs_lightning.module import DATA_SPEC_KEY, SPEC_KEY
+__all__ = ["Found", "as_defaults", "differences", "drop_swapped", "find_checkpoint", "listed", "read_header", "specs"]
 
 _SHOWN_DIFFERENCES = 8
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint file.
-
-    Attributes:
-        path: the file.
-        kind: how it was chosen (``best``, ``last``, ``newest``), ``""`` where the user named the file itself.
-    """
-
-    path: Path
-    kind: str = ""
-
-
-def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
-    """The checkpoint file that a path means.
-
-    Args:
-        path: a checkpoint file; or the folder of a run, or of its checkpoints.
-        prefer: ``best`` (by the run's monitored metric) or ``last``, for folders.
-
-    Raises:
-        CommandError: where there is none.
-    """
-    given = Path(path)
-    if given.is_file():
-        return Found(given)
-    if not given.is_dir():
-        raise CommandError(f"there is no checkpoint {given}. Give a .ckpt file, or the folder of a run of `coprs fit`.")
-    folder = _newest_attempt(given)
-    files = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime) if folder else []
-    if not files:
-        raise CommandError(
-            f"{given} holds no checkpoint (looked for checkpoints/*.ckpt). Give the folder of a run of `coprs fit` "
-            "that has saved one, or a .ckpt file."
-        )
-    last = [file for file in files if file.stem.split("-v")[0] == "last"]
-    newest = Found(last[-1], "last") if last else Found(files[-1], "newest")
-    if prefer == "best":
-        best = _best(newest.path)
-        if best is not None:
-            return Found(best, "best")
-    return newest
-
-
-def _newest_attempt(folder: Path) -> Path | None:
-    """The folder itself where it holds checkpoints, else the ``checkpoints`` folder last written in."""
-    if any(folder.glob("*.ckpt")):
-        return folder
-    attempts = [inner for inner in folder.glob("checkpoints*") if any(inner.glob("*.ckpt"))]
-    return max(attempts, key=lambda inner: max(f.stat().st_mtime for f in inner.glob("*.ckpt")), default=None)
-
-
-def _best(newest: Path) -> Path | None:
-    """The best checkpoint by the newest one's record; by file name, since runs get moved."""
-    for name, state in read_header(newest).get("callbacks", {}).items():
-        if name.startswith("ModelCheckpoint") and state.get("best_model_path"):
-            best = newest.with_name(Path(state["best_model_path"]).name)
-            if best.is_file():
-                return best
-    return None
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """What a checkpoint says about itself; its tensors stay on disk.
-
-    Raises:
-        CommandError: for a file that is no checkpoint of this project, or that holds more than data.
-    """
-    if not zipfile.is_zipfile(path):
-        raise CommandError(f"{path} is no checkpoint, or a truncated one. Give a .ckpt file written by `coprs fit`.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise CommandError(
-            f"{path} cannot be read as a checkpoint (damaged, of another program, or it holds code): "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
-    if not isinstance(content, dict) or SPEC_KEY not in content:
-        raise CommandError(f"{path} is no coprs checkpoint: it has no {SPEC_KEY!r}. It was written by another program.")
-    return content
 
 
 def specs(header: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -60,6 +60,30 @@ class Component(Recorded, pl.LightningModule):
         diagnostics, self._diagnostics = self._diagnostics, {}
         return diagnostics
 
+    def portable_spec(self, folder: Path | None = None) -> dict[str, Any]:
+        """A spec that rebuilds this part as it is now without the source of its weights, and without loading any.
+
+        Parts that read sizes from a source override it; what they need beside numbers they leave in :meth:`assets`.
+
+        Args:
+            folder: where the part's assets lie when the spec is built; ``None`` where that is not known yet.
+
+        Returns:
+            a spec, see :mod:`coprs_lightning.spec`; a path in it that begins with the slot's name means the assets.
+        """
+        return self.spec
+
+    def assets(self) -> dict[str, str]:
+        """Text files that :meth:`portable_spec` relies on, by name (tokenizer, configuration); most parts need none."""
+        return {}
+
+    def save_assets(self, folder: Path) -> None:
+        """Write :meth:`assets` into a folder."""
+        for name, text in self.assets().items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
     def save(self, path: str | Path) -> None:
         """Write spec and weights of this part alone; :meth:`load` rebuilds it without a config."""
         torch.save({"spec": self.spec, "state_dict": self.state_dict()}, path)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
+from coprs_lightning.checkpoints.run_folder import SPEC_KEY
 from coprs_lightning.decoders import MaskDecoder
 from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.model import CoprsModel
@@ -23,7 +24,6 @@ from coprs_lightning.schedule import one_cycle_factor
 from coprs_lightning.spec import Recorded, build
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
-SPEC_KEY = "coprs_spec"
 DATA_SPEC_KEY = "coprs_data_spec"
 OBJECTIVE_KEY = "coprs_objective"
 

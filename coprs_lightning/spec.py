@@ -84,6 +84,10 @@ class Recorded:
             "init_args": {key: to_plain(value) for key, value in recorded.items()},
         }
 
+    def recall(self, init_args: dict[str, Any]) -> None:
+        """Remember plain arguments in place of those it was built with: the same part, told as it was first configured."""
+        object.__setattr__(self, "_recorded", dict(init_args))
+
 
 def _coerce(annotation: Any, value: Any) -> Any:
     """Rebuild parts, dataclasses and tuples that :func:`to_plain` flattened."""

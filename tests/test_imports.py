@@ -20,9 +20,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "metrics": (*PLAIN, "metrics"),
     **{slot: (*PLAIN, slot) for slot in SLOTS},
     "rl": (*PLAIN, "losses", "metrics", "rl"),
-    "model": (*PLAIN, *SLOTS),
+    "checkpoints": (*PLAIN, *SLOTS, "commands", "checkpoints"),  # the model's class comes from a spec
+    "model": (*PLAIN, *SLOTS, "checkpoints"),
     "objectives": (*PLAIN, *SLOTS, "losses", "metrics", "rl", "model", "objectives"),
-    "module": (*PLAIN, *SLOTS, "losses", "metrics", "rl", "model", "objectives"),
+    "module": (*PLAIN, *SLOTS, "checkpoints", "losses", "metrics", "rl", "model", "objectives"),
 }
 """What each part of the package may import from it; the command line stands above and may import all of it."""
 
