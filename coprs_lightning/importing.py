@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 DEFAULT_ALLOWED = ("coprs_lightning", "datamodules", "callbacks", "lightning", "torch.optim", "torchmetrics")
 ALLOW_ENV = "COPRS_ALLOW_IMPORTS"
+
+_downloaded: ContextVar[bool | None] = ContextVar("_downloaded", default=None)
 
 
 def allowed_packages() -> tuple[str, ...]:
@@ -15,12 +20,38 @@ def allowed_packages() -> tuple[str, ...]:
     return DEFAULT_ALLOWED + tuple(name.strip() for name in extra.split(",") if name.strip())
 
 
+@contextmanager
+def from_elsewhere(*, trusted: bool) -> Iterator[None]:
+    """Import what a model that others made names: only parts of this package, or anything where it is trusted.
+
+    Args:
+        trusted: the user vouches for it (``trust_remote_code=True``).
+    """
+    token = _downloaded.set(trusted)
+    try:
+        yield
+    finally:
+        _downloaded.reset(token)
+
+
 def check_allowed(class_path: str) -> None:
     """Refuse a class path outside the allow-list.
 
     Raises:
         ValueError: naming the path and the way to allow it.
     """
+    trusted = _downloaded.get()
+    if trusted:
+        return
+    if trusted is False:
+        own = ("coprs_lightning", *allowed_packages()[len(DEFAULT_ALLOWED) :])
+        if not any(class_path.startswith(name + ".") for name in own):
+            raise ValueError(
+                f"the model's configuration names the class {class_path!r}, which is not of this package: importing it "
+                f"would run its code. If you trust it and have it installed, pass trust_remote_code=True, or set "
+                f"{ALLOW_ENV}={class_path.split('.')[0]}."
+            )
+        return
     if not any(class_path == name or class_path.startswith(name + ".") for name in allowed_packages()):
         package = class_path.split(".")[0]
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,38 @@ class CoprsModel(nn.Module):
         self.check_sizes()
         for component in self.components().values():
             component.freeze_if_asked()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        trust_remote_code: bool = False,
+    ) -> CoprsModel:
+        """Load a model that `coprs export` wrote, exactly as it was, in eval mode.
+
+        No pickle is read, and every weight must be there, be expected and have its shape.
+
+        Args:
+            folder_or_id: the folder, or its id on the Hugging Face hub.
+            device: where the weights go; ``None`` is the CPU.
+            dtype: type of all floating-point weights; ``None`` keeps the saved one.
+            trust_remote_code: build classes of other packages too, which runs their code.
+
+        Raises:
+            ValueError: naming the keys that do not fit, or the class that is not of this package.
+        """
+        from coprs_lightning.checkpoints import exported_folder, read_folder
+
+        folder = exported_folder(folder_or_id)
+        if folder is None:
+            raise ValueError(
+                f"{folder_or_id} is no folder of `coprs export`. Export the run or checkpoint first, or load it as it "
+                "is with coprs_lightning.checkpoints.load_model."
+            )
+        return read_folder(folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
     def components(self) -> dict[str, Component]:
         """The parts by slot name."""

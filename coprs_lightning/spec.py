@@ -85,7 +85,7 @@ class Recorded:
         }
 
     def recall(self, init_args: dict[str, Any]) -> None:
-        """Remember plain arguments in place of those it was built with: the same part, told as it was first configured."""
+        """Remember these plain arguments in place of those it was built with."""
         object.__setattr__(self, "_recorded", dict(init_args))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from coprs_lightning.checkpoints.folder import is_exported, read_folder
+from coprs_lightning.checkpoints.hub import fetch, is_hub_id
 from coprs_lightning.checkpoints.parts import SLOTS, build_model, build_parts, written_assets
 from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY, find_checkpoint, read_header
 from coprs_lightning.checkpoints.weights import load_strictly, without_weights
@@ -17,26 +20,70 @@ if TYPE_CHECKING:
     from coprs_lightning.model import CoprsModel
 
 _PREFIX = "model."
+_HEAVY = ("state_dict", "optimizer_states")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and where it was found.
+
+    Attributes:
+        model: on the CPU unless asked otherwise, in eval mode.
+        path: the checkpoint file or the exported folder.
+        kind: how a checkpoint was chosen from a run's folder, see :class:`~.run_folder.Found`.
+        header: the rest of a checkpoint; empty for an exported folder.
+    """
+
+    model: CoprsModel
+    path: Path
+    kind: str
+    header: dict[str, Any]
 
 
 def load_model(source: str | Path, device: str = "auto") -> CoprsModel:
     """Load a trained model for inference, in eval mode.
 
     Args:
-        source: folder of a run of `coprs fit` (its best checkpoint is taken), or a ``.ckpt`` file.
+        source: folder of a run of `coprs fit` (its best checkpoint is taken), a ``.ckpt`` file, a folder of
+            `coprs export`, or the id of one on the Hugging Face hub.
         device: ``auto`` takes a GPU where there is one; else a torch device.
 
     Raises:
         CommandError: where there is no model, or the device cannot be used.
     """
-    target = choose_device(device)
-    path = find_checkpoint(source).path
-    header = read_header(path)
-    model = rebuild(header, str(path))
+    return open_model(source, device=choose_device(device)).model
+
+
+def open_model(source: str | Path, *, prefer: str = "best", device: str = "cpu") -> Opened:
+    """As :func:`load_model`, telling where the model was found.
+
+    Args:
+        source: see :func:`load_model`.
+        prefer: ``best`` or ``last`` checkpoint of a run.
+        device: a torch device.
+    """
+    folder = exported_folder(source)
     try:
-        return model.to(target)
-    except (RuntimeError, AssertionError) as error:
+        if folder is not None:
+            return Opened(read_folder(folder, device=device), folder, "", {})
+        found = find_checkpoint(source, prefer=prefer)
+        header = read_header(found.path)
+        model = rebuild(header, str(found.path)).to(device)
+    except (RuntimeError, AssertionError) as error:  # how torch refuses devices
         raise CommandError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return Opened(model, found.path, found.kind, {key: header[key] for key in header if key not in _HEAVY})
+
+
+def exported_folder(source: str | Path) -> Path | None:
+    """The exported folder that a path or hub id means; ``None`` where it means a checkpoint of a run.
+
+    Raises:
+        CommandError: for a hub id that the hub does not know.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path if is_exported(path) else None
+    return fetch(str(source)) if not path.exists() and is_hub_id(str(source)) else None
 
 
 def choose_device(device: str) -> str:

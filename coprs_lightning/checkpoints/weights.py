@@ -34,7 +34,7 @@ def without_weights() -> Iterator[None]:
 
 
 def first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """For every key of a state dict (with ``keep_vars=True``) the first key of the same tensor: tied weights share one."""
+    """For every key of a state dict (taken with ``keep_vars=True``) the first key of the same tensor, tied or not."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
 
