@@ -15,6 +15,7 @@ from coprs_lightning.component import Component
 from coprs_lightning.decoders import MaskDecoder
 from coprs_lightning.geometry import to_frame
 from coprs_lightning.heatmap_heads import HeatmapHead
+from coprs_lightning.inference import Answer, ImageLike, answers, as_pixels, evaluating, paired
 from coprs_lightning.policies import Policy
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, Prompts, SegmentationBatch, SegmentationOutput
 
@@ -28,7 +29,12 @@ class CoprsModel(nn.Module):
         aggregator: hidden states → query.
         heatmap_head: query × features → heatmap.
         decoder: features × heatmap → mask.
+
+    Attributes:
+        max_new_tokens: longest completion where a caller names none.
     """
+
+    max_new_tokens: int = 512
 
     def __init__(
         self,
@@ -172,11 +178,50 @@ class CoprsModel(nn.Module):
             completions=completions,
         )
 
-    @torch.no_grad()
     def segment(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        questions: str | Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        batch_size: int = 8,
+    ) -> Answer | list[Answer]:
+        """Answer questions about images, in eval mode: a thought, and the heatmap and mask that follow from it.
+
+        Args:
+            images: one image or a list of them: paths, Pillow images, arrays (H, W, 3) or tensors (3, H, W), both uint8
+                RGB.
+            questions: one question or a list of them. One of anything goes with each of the other.
+            max_new_tokens: longest completion; ``None`` takes :attr:`max_new_tokens`.
+            temperature: 0 decodes greedily.
+            batch_size: questions that are answered at a time.
+
+        Returns:
+            one answer for one image and one question, else a list in the order of the questions.
+
+        Raises:
+            ValueError: for what is no image, an empty question, or numbers that do not fit.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}: nothing would be answered.")
+        image_list, question_list, single = paired(images, questions)
+        found: list[Answer] = []
+        for start in range(0, len(image_list), batch_size):
+            chunk = slice(start, start + batch_size)
+            batch, output = self.generate_and_segment(
+                [as_pixels(image) for image in image_list[chunk]],
+                question_list[chunk],
+                max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
+                temperature=temperature,
+            )
+            found += answers(batch, output, self.image_size)
+        return found[0] if single else found
+
+    def generate_and_segment(
         self, images: Sequence[Tensor], questions: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
     ) -> tuple[SegmentationBatch, SegmentationOutput]:
-        """Answer questions about images, in eval mode: generate a thought, then segment from it.
+        """Generate thoughts and segment from them, in eval mode; :meth:`segment` makes answers of it.
 
         Args:
             images: B tensors (3, H_i, W_i) uint8 RGB.
@@ -189,14 +234,10 @@ class CoprsModel(nn.Module):
             the logits back to each image's size.
         """
         batch = batch_from_images(images, questions, self.image_size).to(self.policy.device)
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             prompts = self.policy.encode_prompts(batch.images, batch.questions)
             completions = self.policy.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
             return batch, self(batch, prompts, completions)
-        finally:
-            self.train(training)
 
 
 def batch_from_images(images: Sequence[Tensor], questions: Sequence[str], frame: int) -> SegmentationBatch:

@@ -21,7 +21,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     **{slot: (*PLAIN, slot) for slot in SLOTS},
     "rl": (*PLAIN, "losses", "metrics", "rl"),
     "checkpoints": (*PLAIN, *SLOTS, "commands", "checkpoints"),  # the model's class comes from a spec
-    "model": (*PLAIN, *SLOTS, "checkpoints"),
+    "inference": (*PLAIN, *SLOTS),
+    "model": (*PLAIN, *SLOTS, "checkpoints", "inference"),
     "objectives": (*PLAIN, *SLOTS, "losses", "metrics", "rl", "model", "objectives"),
     "module": (*PLAIN, *SLOTS, "checkpoints", "losses", "metrics", "rl", "model", "objectives"),
 }

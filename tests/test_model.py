@@ -198,7 +198,7 @@ class TestSegment:
 
     def test_images_of_any_size_give_masks_of_their_size(self, model):
         images = photos(*self.SIZES)
-        batch, output = model.segment(images, ["a", "the b", "the c of d"], max_new_tokens=4)
+        batch, output = model.generate_and_segment(images, ["a", "the b", "the c of d"], max_new_tokens=4)
         assert batch.valid_sizes.tolist() == [[21, 32], [32, 10], [6, 32]]
         for row, size in enumerate(self.SIZES):
             height, width = batch.valid_sizes[row].tolist()
@@ -210,7 +210,7 @@ class TestSegment:
     def test_it_generates_a_thought_and_segments_from_it(self, model):
         images, questions = photos(*self.SIZES), ["a", "the b", "the c of d"]
         policy = model.policy
-        batch, output = model.segment(images, questions, max_new_tokens=6)
+        batch, output = model.generate_and_segment(images, questions, max_new_tokens=6)
         prompts = policy.encode_prompts(images, questions)
         completions = policy.generate(prompts, max_new_tokens=6)
         assert torch.equal(output.completions.ids, completions.ids)
@@ -222,19 +222,19 @@ class TestSegment:
         asked = nn.functional.one_hot(torch.tensor(model.policy.concentration_id), 1408) * 1000.0
         model.policy.lm.lm_head.register_forward_hook(lambda module, args, output: output + asked)
         images = photos(*self.SIZES)
-        _, output = model.segment(images, ["a", "b", "c"], max_new_tokens=3)
+        _, output = model.generate_and_segment(images, ["a", "b", "c"], max_new_tokens=3)
         assert output.present.all()
         assert [text.count("<REF_POS>") for text in output.completions.texts] == [3, 3, 3]
         assert (output.mask_logits > NO_PRIOR_LOGIT).any()
-        alone = model.segment(images[1:2], ["b"], max_new_tokens=3)[1]
+        alone = model.generate_and_segment(images[1:2], ["b"], max_new_tokens=3)[1]
         torch.testing.assert_close(alone.mask_logits[0], output.mask_logits[1], atol=1e-4, rtol=1e-4)
 
     def test_it_runs_in_eval_mode_and_gives_the_mode_back(self):
         model = small_model(frozen_backbone=False)
-        expected = model.segment(photos((40, 60)), ["a"], max_new_tokens=2)[1]
+        expected = model.generate_and_segment(photos((40, 60)), ["a"], max_new_tokens=2)[1]
         model.train()
         before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-        output = model.segment(photos((40, 60)), ["a"], max_new_tokens=2)[1]
+        output = model.generate_and_segment(photos((40, 60)), ["a"], max_new_tokens=2)[1]
         assert torch.equal(output.mask_logits, expected.mask_logits)
         assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
         assert model.training
@@ -242,7 +242,9 @@ class TestSegment:
 
     def test_temperature_samples(self, model):
         texts = {
-            model.segment(photos((40, 60)), ["a"], max_new_tokens=6, temperature=9.0)[1].completions.texts[0]
+            model.generate_and_segment(photos((40, 60)), ["a"], max_new_tokens=6, temperature=9.0)[1].completions.texts[
+                0
+            ]
             for _ in range(3)
         }
         assert len(texts) == 3

@@ -135,7 +135,7 @@ def ask(module: CoprsModule, image: np.ndarray, question: str, max_new_tokens: i
     from coprs_lightning.prompts import parse_completion
 
     pixels = torch.from_numpy(image).permute(2, 0, 1)
-    batch, output = module.model.segment(
+    batch, output = module.model.generate_and_segment(
         [pixels], [question], max_new_tokens=max_new_tokens or module.generation.max_new_tokens
     )
     valid = tuple(batch.valid_sizes[0].tolist())
