@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,11 @@ from torch import Tensor
 
 from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
-from coprs_lightning.checkpoints.run_folder import SPEC_KEY
+from coprs_lightning.checkpoints.folder import is_exported
+from coprs_lightning.checkpoints.parts import in_folder, portable, written_assets
+from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY
+from coprs_lightning.checkpoints.tensors import read_weights
+from coprs_lightning.checkpoints.weights import untied
 from coprs_lightning.decoders import MaskDecoder
 from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.model import CoprsModel
@@ -78,7 +82,8 @@ class CoprsModule(Recorded, pl.LightningModule):
         generation: decoding in validation, test and prediction.
         validation: ``generate`` decodes the thought and segments from it; ``teacher_forced`` is cheaper and reads the
             written thought (its numbers are no benchmark numbers).
-        init_from: checkpoint whose weights training starts from, strictly; optimizer and step counts start anew.
+        init_from: checkpoint, or folder of `coprs export`, whose weights training starts from, strictly; optimizer and
+            step counts start anew.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class CoprsModule(Recorded, pl.LightningModule):
         self.objective = objective
         self.optimizer_options = optimizer
         self.generation = generation
+        self.model.max_new_tokens = generation.max_new_tokens
         self.validation = validation
         self._update = 0
         if init_from is not None:
@@ -246,8 +252,12 @@ class CoprsModule(Recorded, pl.LightningModule):
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the plain-data specs that rebuild the model, and the datamodule it saw, without a config."""
+        """Add the plain-data specs that rebuild the model, and the datamodule it saw, without a config.
+
+        Pretrained parts are rebuilt without what they were loaded from: tokenizer and sizes are in the checkpoint.
+        """
         checkpoint[SPEC_KEY] = self.spec
+        checkpoint[PORTABLE_KEY] = portable(self.model, asdict(self.generation))
         checkpoint[OBJECTIVE_KEY] = self.objective.checkpoint_state()
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, Recorded):
@@ -259,11 +269,14 @@ class CoprsModule(Recorded, pl.LightningModule):
             self.objective.check_checkpoint_state(checkpoint.get(OBJECTIVE_KEY, {}))
 
     def _load_weights(self, path: str) -> None:
+        if Path(path).is_dir() and is_exported(Path(path)):
+            self.model.load_state_dict(untied(self.model, read_weights(Path(path))))
+            return
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"model.init_from: there is no checkpoint {path}, so training has nothing to start from. Run what "
-                "makes it first (runs/quickstart: `make quickstart`), name another .ckpt file, or set model.init_from: "
-                "null to start without."
+                "makes it first (runs/quickstart: `make quickstart`), name another .ckpt file or a folder of `coprs export`, "
+                "or set model.init_from: null to start without."
             )
         self.load_state_dict(read_checkpoint(path)["state_dict"])
 
@@ -271,9 +284,17 @@ class CoprsModule(Recorded, pl.LightningModule):
     def from_checkpoint(cls, path: str | Path) -> CoprsModule:
         """Rebuild a trained module from its checkpoint alone: no config, no pickle, strict weights."""
         checkpoint = read_checkpoint(path)
-        module = build(checkpoint[SPEC_KEY])
+        spec, saved = checkpoint[SPEC_KEY], checkpoint.get(PORTABLE_KEY)
+        if saved is None:  # written before checkpoints held the assets: pretrained parts need their sources
+            module = build(spec)
+        else:
+            with written_assets(saved["assets"]) as folder:
+                parts = {slot: in_folder(part, slot, folder) for slot, part in saved["parts"].items()}
+                module = build({**spec, "init_args": {**spec["init_args"], **parts}})
         if not isinstance(module, cls):
             raise ValueError(f"{path} holds a {type(module).__name__}, not a {cls.__name__}.")
+        for slot, part in module.model.components().items():
+            part.recall(spec["init_args"][slot]["init_args"])  # by which sources it was configured
         module.load_state_dict(checkpoint["state_dict"])
         return module.eval()
 

@@ -78,9 +78,14 @@ def build_parts(specs: Mapping[str, Any], folder: Path | None, where: str) -> di
         cls = import_class(spec["class_path"])
         if not issubclass(cls, kind):
             raise ValueError(f"{where}: {slot} is to be a {spec['class_path']}, which is no {kind.__name__}.")
-        arguments = {name: _resolved(value, slot, folder) for name, value in (spec.get("init_args") or {}).items()}
-        parts[slot] = build({"class_path": spec["class_path"], "init_args": arguments})
+        parts[slot] = build(in_folder(spec, slot, folder))
     return parts
+
+
+def in_folder(spec: Mapping[str, Any], slot: str, folder: Path | None) -> dict[str, Any]:
+    """A part's spec with the paths that begin with its slot's name as paths in a folder."""
+    arguments = {name: _resolved(value, slot, folder) for name, value in (spec.get("init_args") or {}).items()}
+    return {"class_path": spec["class_path"], "init_args": arguments}
 
 
 def _resolved(value: Any, slot: str, folder: Path | None) -> Any:

@@ -39,6 +39,13 @@ def first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
+def untied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Saved weights with a value under every name of those that are tied in a module, as ``load_state_dict`` wants."""
+    first = first_names(module.state_dict(keep_vars=True))
+    held = {first[name]: value for name, value in weights.items() if name in first}
+    return {**{name: held[own] for name, own in first.items() if own in held}, **weights}
+
+
 def load_strictly(
     module: nn.Module,
     weights: Mapping[str, Tensor],
