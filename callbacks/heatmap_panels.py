@@ -175,13 +175,14 @@ class HeatmapPanels(Callback):
 
 
 def _answer(output: SegmentationOutput, batch: SegmentationBatch, index: int, frame: int) -> _Answer:
-    mask = original_logits(output.mask_logits, batch, index, frame) > 0
+    heatmap_logits, mask_logits = output.union()
+    mask = original_logits(mask_logits, batch, index, frame) > 0
     truth, ignore = batch.original_masks[index], batch.original_ignores[index]
     intersection, union = intersection_and_union(mask, truth, ignore)
     return _Answer(
         key=batch.keys[index],
         image=batch.images[index].permute(1, 2, 0).cpu().numpy(),
-        heatmap=original_logits(output.heatmap_logits, batch, index, frame).sigmoid().cpu().numpy(),
+        heatmap=original_logits(heatmap_logits, batch, index, frame).sigmoid().cpu().numpy(),
         mask=mask.cpu().numpy(),
         truth=truth.cpu().numpy(),
         ignore=None if ignore is None else ignore.cpu().numpy(),

@@ -52,11 +52,12 @@ class IoUMetrics(Callback):
     def _update(self, pl_module: pl.LightningModule, outputs: Any, batch: SegmentationBatch) -> None:
         output = check_step(outputs, pl_module)
         frame: int = pl_module.image_size  # type: ignore[assignment]
+        heatmap, mask = output.union()
         for i, (truth, ignore, kind) in enumerate(
             zip(batch.original_masks, batch.original_ignores, batch.kinds, strict=True)
         ):
-            self.mask_iou.update(original_logits(output.mask_logits, batch, i, frame) > 0, truth, ignore, kind)
-            self.heatmap_iou.update(original_logits(output.heatmap_logits, batch, i, frame) > 0, truth, ignore)
+            self.mask_iou.update(original_logits(mask, batch, i, frame) > 0, truth, ignore, kind)
+            self.heatmap_iou.update(original_logits(heatmap, batch, i, frame) > 0, truth, ignore)
         self.rates.update(output.completions.texts, output.present, output.completions.mask)
 
     def scores(self) -> dict[str, Tensor]:

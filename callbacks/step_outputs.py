@@ -28,10 +28,10 @@ def check_step(outputs: Any, pl_module: pl.LightningModule) -> SegmentationOutpu
 
 
 def original_logits(logits: Tensor, batch: SegmentationBatch, index: int, frame: int) -> Tensor:
-    """Logits of one example at its image's own resolution, the strongest of its K tokens in every pixel.
+    """Logits of one example at its image's own resolution.
 
     Args:
-        logits: (B, K, h, w) logits over the frames, of any resolution.
+        logits: (B, 1, h, w) logits over the frames, of any resolution (:meth:`SegmentationOutput.union`).
         batch: the batch they belong to.
         index: which example.
         frame: side S of the frames.
@@ -41,4 +41,4 @@ def original_logits(logits: Tensor, batch: SegmentationBatch, index: int, frame:
     """
     height, width = batch.original_masks[index].shape
     valid_height, valid_width = batch.valid_sizes[index].tolist()
-    return restore(logits[index], (valid_height, valid_width), (height, width), frame).amax(dim=0)
+    return restore(logits[index], (valid_height, valid_width), (height, width), frame)[0]

@@ -176,6 +176,7 @@ class CoprsModel(nn.Module):
             present=concentration.present,
             policy=output,
             completions=completions,
+            confidence_logits=concentration.confidence_logits,
         )
 
     def segment(

@@ -177,10 +177,13 @@ class ConcentrationQuery(_Movable):
         query: (B, K, Dq). Rows that are not present hold zeros and must not be used.
         present: (B, K) bool, ``False`` where the completion has no concentration token: there is *no prior*, and
             such rows take no part in a segmentation loss.
+        confidence_logits: (B, K) logits that slot k stands for an object; 0 where it is not present. ``None`` where
+            the aggregator does not doubt: every slot that is present counts.
     """
 
     query: Tensor
     present: Tensor
+    confidence_logits: Tensor | None = None
 
 
 @dataclass
@@ -193,6 +196,7 @@ class SegmentationOutput(_Movable):
         present: (B, K) bool, see :class:`ConcentrationQuery`.
         policy: hidden states of the pass.
         completions: the completions that were segmented.
+        confidence_logits: (B, K) or ``None``, see :class:`ConcentrationQuery`.
     """
 
     heatmap_logits: Tensor
@@ -200,6 +204,28 @@ class SegmentationOutput(_Movable):
     present: Tensor
     policy: PolicyOutput
     completions: Completions
+    confidence_logits: Tensor | None = None
+
+    @property
+    def chosen(self) -> Tensor:
+        """(B, K) bool, the slots that stand for an object: present, and confident where there is a confidence."""
+        if self.confidence_logits is None:
+            return self.present
+        return self.present & (self.confidence_logits > 0)
+
+    def union(self) -> tuple[Tensor, Tensor]:
+        """The answer where one mask is asked for: in every pixel the greatest logit of the chosen slots.
+
+        Returns:
+            (B, 1, H', W') heatmap logits and (B, 1, H'', W'') mask logits; ``NO_PRIOR_LOGIT`` where no slot is chosen,
+            which is an empty mask: nothing fits.
+        """
+        chosen = self.chosen[..., None, None]
+        heatmap, mask = (
+            torch.where(chosen, logits, NO_PRIOR_LOGIT).amax(1, keepdim=True)
+            for logits in (self.heatmap_logits, self.mask_logits)
+        )
+        return heatmap, mask
 
 
 @dataclass
@@ -230,8 +256,8 @@ class RolloutRecord(_Movable):
         reward_parts: (B, G) by name.
         advantages: (B, G).
         present: (B, G) bool, the completion has a concentration token.
-        heatmap_logits: (B, G, H', W').
-        mask_logits: (B, G, H'', W'').
+        heatmap_logits: (B, G, H', W'), the union over a completion's tokens.
+        mask_logits: (B, G, H'', W''), likewise.
     """
 
     batch: SegmentationBatch

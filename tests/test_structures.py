@@ -62,6 +62,46 @@ def test_nested_structures_move():
     assert moved.policy.prompt_length == 2
 
 
+def output_of(logits: torch.Tensor, present: list[list[int]], confidence: list[list[float]] | None):
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    policy = PolicyOutput(torch.zeros(2, 5, 8), mask, mask, mask, mask, prompt_length=2)
+    return SegmentationOutput(
+        logits,
+        2 * logits,
+        torch.tensor(present).bool(),
+        policy,
+        completions(),
+        None if confidence is None else torch.tensor(confidence),
+    )
+
+
+def test_the_union_of_one_slot_is_the_slot_to_the_last_bit():
+    logits = torch.randn(2, 1, 4, 4)
+    logits[1] = NO_PRIOR_LOGIT
+    heatmap, mask = output_of(logits, [[1], [0]], None).union()
+    assert torch.equal(heatmap, logits)
+    assert torch.equal(mask[0], 2 * logits[0])
+    assert (mask[1] == NO_PRIOR_LOGIT).all()
+
+
+def test_the_union_is_the_greatest_logit_of_the_chosen_slots():
+    logits = torch.randn(2, 3, 4, 4)
+    output = output_of(logits, [[1, 1, 1], [1, 1, 0]], [[3.0, -0.1, 0.1], [-1.0, 0.0, 9.0]])
+    assert output.chosen.tolist() == [[True, False, True], [False, False, False]]
+    heatmap, mask = output.union()
+    assert torch.equal(heatmap[0, 0], torch.maximum(logits[0, 0], logits[0, 2]))
+    assert torch.equal(mask[0], 2 * heatmap[0])
+    assert (heatmap[1] == NO_PRIOR_LOGIT).all() and (mask[1] == NO_PRIOR_LOGIT).all()
+
+
+def test_without_confidence_every_present_slot_is_chosen():
+    logits = torch.randn(2, 2, 4, 4)
+    output = output_of(logits, [[1, 1], [0, 1]], None)
+    heatmap, _ = output.union()
+    assert torch.equal(heatmap[0, 0], logits[0].amax(0))
+    assert torch.equal(heatmap[1, 0], logits[1, 1])
+
+
 def test_no_prior_is_finite_in_half_precision_and_means_nothing():
     logit = torch.tensor(NO_PRIOR_LOGIT, dtype=torch.float16)
     assert logit.isfinite()

@@ -53,7 +53,7 @@ class Seen:
     """What scoring keeps of a pass: gradients cut, hidden states left behind (they are most of its memory).
 
     Attributes:
-        heatmap_logits: (n, H', W'), the greatest over a completion's tokens.
+        heatmap_logits: (n, H', W'), the union over a completion's tokens.
         mask_logits: (n, H'', W''), likewise.
         present: (n,) bool, the completion has a concentration token.
         log_probs: (n, R).
@@ -68,9 +68,10 @@ class Seen:
     def of(cls, current: Pass) -> Seen:
         """Cut what is needed out of a pass."""
         output = current.output
+        heatmap, mask = output.union()
         return cls(
-            output.heatmap_logits.detach().float().amax(1),
-            output.mask_logits.detach().float().amax(1),
+            heatmap[:, 0].detach().float(),
+            mask[:, 0].detach().float(),
             output.present.any(1),
             current.tokens.log_probs.detach(),
         )
