@@ -1,31 +1,23 @@
-"""Answers for people: images of any kind in, thought, heatmap and mask at the image's own size out."""
+"""Answers for people: thought, heatmap, mask and score at the image's own size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from coprs_lightning.geometry import restore
-from coprs_lightning.prompts import ParsedCompletion, parse_completion
+from coprs_lightning.geometry import restore, to_frame
+from coprs_lightning.images import ImageLike, as_pixels
+from coprs_lightning.prompts import parse_completion
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
     from coprs_lightning.model import CoprsModel
-
-ImageLike: TypeAlias = "Tensor | np.ndarray | PILImage | str | Path"
-"""What :func:`as_pixels` takes."""
-
-MAX_ASPECT = 200
-"""Times that an image may be longer than wide; the vision towers refuse longer strips."""
 
 
 @dataclass
@@ -79,13 +71,8 @@ class Answer:
 
     @property
     def nothing_fits(self) -> bool:
-        """The model says that the image holds nothing of the kind: there is a token, and no object."""
+        """The model looked and says that nothing in the image fits: there is a token, but the mask is empty."""
         return self.present and not self.mask.any()
-
-    @property
-    def parsed(self) -> ParsedCompletion:
-        """The completion taken apart."""
-        return parse_completion(self.completion)
 
 
 def answers(batch: SegmentationBatch, output: SegmentationOutput, frame: int) -> list[Answer]:
@@ -96,165 +83,163 @@ def answers(batch: SegmentationBatch, output: SegmentationOutput, frame: int) ->
         output: B rows.
         frame: side S of the frames.
     """
-    return [_answer(batch, output, row, frame) for row in range(len(batch))]
+    united = output.union()
+    found = []
+    for row, (text, truncated) in enumerate(
+        zip(output.completions.texts, output.completions.truncated.tolist(), strict=True)
+    ):
+        to_image = _ToImage(batch, row, frame)
+        heatmap, mask = (to_image(logits[row])[0] for logits in united)
+        objects = _objects(output, row, to_image)
+        parsed = parse_completion(text)
+        found.append(
+            Answer(
+                question=batch.questions[row],
+                completion=text,
+                thought=parsed.thought,
+                answer=parsed.answer,
+                truncated=truncated,
+                present=bool(output.present[row].any()),
+                mask=mask > 0.5,
+                mask_probability=mask,
+                heatmap=heatmap,
+                score=max((one.score for one in objects), default=0.0),
+                objects=objects,
+            )
+        )
+    return found
 
 
-def _answer(batch: SegmentationBatch, output: SegmentationOutput, row: int, frame: int) -> Answer:
-    height, width = batch.valid_sizes[row].tolist()
-    original = int(batch.images[row].shape[-2]), int(batch.images[row].shape[-1])
+class _ToImage:
+    """Brings logits of one example to probabilities at its image's size: (K, h, w) → (K, H, W)."""
 
-    def probabilities(logits: Tensor) -> np.ndarray:
-        restored: np.ndarray = restore(logits.float(), (height, width), original, frame).sigmoid().cpu().numpy()
+    def __init__(self, batch: SegmentationBatch, row: int, frame: int) -> None:
+        height, width = batch.valid_sizes[row].tolist()
+        self.valid = int(height), int(width)
+        self.original = int(batch.images[row].shape[-2]), int(batch.images[row].shape[-1])
+        self.frame = frame
+
+    def __call__(self, logits: Tensor) -> np.ndarray:
+        restored: np.ndarray = restore(logits, self.valid, self.original, self.frame).sigmoid().cpu().numpy()
         return restored
 
-    heatmap = probabilities(output.heatmap_logits[row].amax(0, keepdim=True))[0]
-    mask = probabilities(output.mask_logits[row].amax(0, keepdim=True))[0]
-    slots = [slot for slot, present in enumerate(output.present[row].tolist()) if present]
-    objects = (
-        [
-            ObjectAnswer(own_mask > 0.5, own_mask, own_heatmap, _inside(own_mask))
-            for own_mask, own_heatmap in zip(
-                probabilities(output.mask_logits[row, slots]),
-                probabilities(output.heatmap_logits[row, slots]),
-                strict=True,
-            )
-        ]
-        if slots
-        else []
+
+def _objects(output: SegmentationOutput, row: int, to_image: _ToImage) -> list[ObjectAnswer]:
+    """The slots of a row that stand for an object, best first."""
+    confidence = torch.ones_like(output.present[row], dtype=torch.float32)
+    if output.confidence_logits is not None:
+        confidence = output.confidence_logits[row].float().sigmoid()
+    objects = []
+    for slot in output.chosen[row].nonzero()[:, 0].tolist():
+        mask = to_image(output.mask_logits[row, slot : slot + 1])[0]
+        heatmap = to_image(output.heatmap_logits[row, slot : slot + 1])[0]
+        inside = mask[mask > 0.5]
+        score = float(inside.mean()) * float(confidence[slot]) if inside.size else 0.0
+        objects.append(ObjectAnswer(mask > 0.5, mask, heatmap, score))
+    return sorted(objects, key=lambda one: -one.score)
+
+
+def batch_from_images(images: Sequence[Tensor], questions: Sequence[str], frame: int) -> SegmentationBatch:
+    """A batch for inference: images and questions, no ground truth."""
+    framed = [to_frame(image, frame) for image in images]
+    return SegmentationBatch(
+        keys=[str(i) for i in range(len(images))],
+        images=list(images),
+        frames=torch.stack([f for f, _ in framed]),
+        valid_sizes=torch.tensor([v for _, v in framed]),
+        questions=list(questions),
+        masks=torch.zeros(len(images), 1, frame, frame),
+        original_masks=[torch.zeros(image.shape[-2:], dtype=torch.bool) for image in images],
+        original_ignores=[None] * len(images),
+        reasonings=[None] * len(images),
+        kinds=[""] * len(images),
     )
-    objects.sort(key=lambda one: -one.score)
-    text = output.completions.texts[row]
-    parsed = parse_completion(text)
-    return Answer(
-        question=batch.questions[row],
-        completion=text,
-        thought=parsed.thought,
-        answer=parsed.answer,
-        truncated=bool(output.completions.truncated[row]),
-        present=bool(output.present[row].any()),
-        mask=mask > 0.5,
-        mask_probability=mask,
-        heatmap=heatmap,
-        score=max((one.score for one in objects), default=0.0),
-        objects=objects,
-    )
 
 
-def _inside(probability: np.ndarray) -> float:
-    inside = probability[probability > 0.5]
-    return float(inside.mean()) if inside.size else 0.0
-
-
-# -- images ------------------------------------------------------------------------------------------------------------
-
-
-def as_pixels(image: ImageLike) -> Tensor:
-    """An image of any kind as (3, H, W) uint8 RGB.
-
-    Args:
-        image: tensor (3, H, W) uint8, array (H, W, 3) uint8, Pillow image, or the path of a file.
-
-    Raises:
-        ValueError: for anything else, a broken file, or a strip that no vision tower takes.
-    """
-    if isinstance(image, str | Path):
-        return _tensor(read_image(Path(image)))
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-            raise ValueError(
-                f"an image as a tensor is (3, H, W) uint8 RGB, got {tuple(image.shape)} {image.dtype}. Convert it, or "
-                "give a Pillow image or a path."
-            )
-        check_size(int(image.shape[2]), int(image.shape[1]), "the image")
-        return image
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"an image as an array is (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}. Convert it, or give a "
-                "Pillow image or a path."
-            )
-        check_size(image.shape[1], image.shape[0], "the image")
-        return _tensor(image)
-    from PIL import Image
-
-    if not isinstance(image, Image.Image):
-        raise ValueError(
-            f"{type(image).__name__} is no image. Give a path, a Pillow image, an array (H, W, 3) or a tensor "
-            "(3, H, W), both uint8 RGB."
+def ask(
+    model: CoprsModel,
+    images: ImageLike | list[Any] | tuple[Any, ...],
+    questions: str | list[str] | tuple[str, ...],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    batch_size: int,
+) -> Answer | list[Answer]:
+    """See :meth:`coprs_lightning.model.CoprsModel.segment`."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}: nothing would be answered.")
+    image_list, question_list, single = _paired(images, questions)
+    found: list[Answer] = []
+    for start in range(0, len(image_list), batch_size):
+        chunk = slice(start, start + batch_size)
+        pixels = [image if single else _numbered(image, start + i) for i, image in enumerate(image_list[chunk])]
+        batch, output = model.generate_and_segment(
+            [as_pixels(image) for image in pixels],
+            question_list[chunk],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
         )
-    check_size(*image.size, "the image")
-    return _tensor(rgb(image))
+        found += answers(batch, output, model.image_size)
+    return found[0] if single else found
 
 
-def _tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-
-
-def check_size(width: int, height: int, name: str) -> None:
-    """Refuse what no vision tower takes.
+def _numbered(image: Any, number: int) -> Tensor:
+    """An image of a list as pixels.
 
     Raises:
-        ValueError: for an image without pixels or a long strip.
+        ValueError: with its number.
     """
-    if min(width, height) < 1:
-        raise ValueError(f"{name} has {width} × {height} pixels: there is nothing to see.")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ValueError(
-            f"{name} has {width} × {height} pixels: more than {MAX_ASPECT} times as long as wide. Crop it."
-        )
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as a person sees it: turned by its EXIF orientation, transparency on white, 16 bit as 8.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: for a file that is missing or no image, or a strip that no vision tower takes.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not path.is_file():
-        raise ValueError(f"there is no image {path}.")
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no image in a format that Pillow knows.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read (broken or cut short): {error}") from error
-    check_size(*image.size, f"image {path}")
-    return rgb(image)
+        return as_pixels(image)
+    except ValueError as error:
+        raise ValueError(f"images[{number}]: {error}") from error
 
 
-def rgb(image: PILImage) -> np.ndarray:
-    """Any Pillow mode as (H, W, 3) uint8."""
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode.startswith("I;16") or values.max(initial=0) > 255:  # 16 bit: 65 535 is white
-            values = values / 257
-        image = Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
-
-
-# -- asking ------------------------------------------------------------------------------------------------------------
-
-
-def paired(images: Any, questions: str | Sequence[str]) -> tuple[list[Any], list[str], bool]:
-    """Images and questions one to one.
+def stream(
+    model: CoprsModel,
+    image: ImageLike,
+    question: str,
+    *,
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+) -> Iterator[str | Answer]:
+    """Answer one question and tell the completion while it is written.
 
     Args:
-        images: one image or a sequence.
-        questions: one question or a sequence. One of anything goes with each of the other.
+        model: a trained model.
+        image: see :func:`~coprs_lightning.images.as_pixels`.
+        question: what to look for.
+        max_new_tokens: longest completion; ``None`` takes the model's.
+        temperature: 0 decodes greedily.
 
-    Returns:
-        N images, N questions, and whether one of each was given.
+    Yields:
+        the completion so far, again and again; at last the answer, as :meth:`CoprsModel.segment` gives it.
+
+    Raises:
+        ValueError: see :meth:`CoprsModel.segment`.
+    """
+    check_question(question)
+    batch = batch_from_images([as_pixels(image)], [question], model.image_size).to(model.policy.device)
+    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
+    with evaluating(model):
+        prompts = model.policy.encode_prompts(batch.images, batch.questions)
+    written = model.policy.stream(prompts, max_new_tokens=limit, temperature=temperature)
+    completions = None
+    while True:
+        with evaluating(model):  # not around a yield: others may use the model while the caller looks at the text
+            completions_so_far = next(written, None)
+        if completions_so_far is None:
+            break
+        completions = completions_so_far
+        yield completions.texts[0]
+    assert completions is not None
+    with evaluating(model):
+        output = model(batch, prompts, completions)
+    yield answers(batch, output, model.image_size)[0]
+
+
+def _paired(images: Any, questions: str | Sequence[str]) -> tuple[list[Any], list[str], bool]:
+    """Images and questions one to one, and whether one of each was given.
 
     Raises:
         ValueError: where the numbers do not fit, or a question is empty.
@@ -271,9 +256,18 @@ def paired(images: Any, questions: str | Sequence[str]) -> tuple[list[Any], list
             f"{len(image_list)} images, but {len(question_list)} questions: give one for each, or a single one for all."
         )
     for question in question_list:
-        if not isinstance(question, str) or not question.strip():
-            raise ValueError(f"the question {question!r} is empty or no text: there is nothing to look for.")
+        check_question(question)
     return image_list, question_list, not (several_images or several_questions)
+
+
+def check_question(question: Any) -> None:
+    """Refuse what cannot be asked.
+
+    Raises:
+        ValueError: for an empty question, or one that is no text.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"the question {question!r} is empty or no text: there is nothing to look for. Ask something.")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
 from coprs_lightning.component import Component
 from coprs_lightning.decoders import MaskDecoder
-from coprs_lightning.geometry import to_frame
 from coprs_lightning.heatmap_heads import HeatmapHead
-from coprs_lightning.inference import Answer, ImageLike, answers, as_pixels, evaluating, paired
+from coprs_lightning.images import ImageLike
+from coprs_lightning.inference import Answer, ask, batch_from_images, evaluating
 from coprs_lightning.policies import Policy
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, Prompts, SegmentationBatch, SegmentationOutput
 
@@ -179,10 +180,43 @@ class CoprsModel(nn.Module):
             confidence_logits=concentration.confidence_logits,
         )
 
+    @overload
     def segment(
         self,
-        images: ImageLike | Sequence[ImageLike],
-        questions: str | Sequence[str],
+        images: ImageLike,
+        questions: str,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        batch_size: int = 8,
+    ) -> Answer: ...
+
+    @overload
+    def segment(
+        self,
+        images: list[Any] | tuple[Any, ...],
+        questions: str | list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        batch_size: int = 8,
+    ) -> list[Answer]: ...
+
+    @overload
+    def segment(
+        self,
+        images: ImageLike,
+        questions: list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        batch_size: int = 8,
+    ) -> list[Answer]: ...
+
+    def segment(
+        self,
+        images: ImageLike | list[Any] | tuple[Any, ...],
+        questions: str | list[str] | tuple[str, ...],
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
@@ -204,20 +238,14 @@ class CoprsModel(nn.Module):
         Raises:
             ValueError: for what is no image, an empty question, or numbers that do not fit.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}: nothing would be answered.")
-        image_list, question_list, single = paired(images, questions)
-        found: list[Answer] = []
-        for start in range(0, len(image_list), batch_size):
-            chunk = slice(start, start + batch_size)
-            batch, output = self.generate_and_segment(
-                [as_pixels(image) for image in image_list[chunk]],
-                question_list[chunk],
-                max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
-                temperature=temperature,
-            )
-            found += answers(batch, output, self.image_size)
-        return found[0] if single else found
+        return ask(
+            self,
+            images,
+            questions,
+            max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            temperature=temperature,
+            batch_size=batch_size,
+        )
 
     def generate_and_segment(
         self, images: Sequence[Tensor], questions: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
@@ -239,20 +267,3 @@ class CoprsModel(nn.Module):
             prompts = self.policy.encode_prompts(batch.images, batch.questions)
             completions = self.policy.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
             return batch, self(batch, prompts, completions)
-
-
-def batch_from_images(images: Sequence[Tensor], questions: Sequence[str], frame: int) -> SegmentationBatch:
-    """A batch for inference: images and questions, no ground truth."""
-    framed = [to_frame(image, frame) for image in images]
-    return SegmentationBatch(
-        keys=[str(i) for i in range(len(images))],
-        images=list(images),
-        frames=torch.stack([f for f, _ in framed]),
-        valid_sizes=torch.tensor([v for _, v in framed]),
-        questions=list(questions),
-        masks=torch.zeros(len(images), 1, frame, frame),
-        original_masks=[torch.zeros(image.shape[-2:], dtype=torch.bool) for image in images],
-        original_ignores=[None] * len(images),
-        reasonings=[None] * len(images),
-        kinds=[""] * len(images),
-    )

@@ -13,7 +13,8 @@ from coprs_lightning.backbones import TimmBackbone
 from coprs_lightning.decoders import ConvMaskDecoder
 from coprs_lightning.geometry import restore
 from coprs_lightning.heatmap_heads import CrossAttentionHead
-from coprs_lightning.model import CoprsModel, batch_from_images
+from coprs_lightning.inference import batch_from_images
+from coprs_lightning.model import CoprsModel
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, SegmentationBatch, SegmentationOutput
 from tests.parts import CHANNELS, FRAME, part_of_batch, photos, small_batch, small_model, small_policy
 
