@@ -107,6 +107,7 @@ class CoprsModule(Recorded, pl.LightningModule):
         self.optimizer_options = optimizer
         self.generation = generation
         self.model.max_new_tokens = generation.max_new_tokens
+        self.model.max_new_tokens = generation.max_new_tokens
         self.validation = validation
         self._update = 0
         if init_from is not None:
@@ -275,8 +276,8 @@ class CoprsModule(Recorded, pl.LightningModule):
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"model.init_from: there is no checkpoint {path}, so training has nothing to start from. Run what "
-                "makes it first (runs/quickstart: `make quickstart`), name another .ckpt file or a folder of `coprs export`, "
-                "or set model.init_from: null to start without."
+                "makes it first (runs/quickstart: `make quickstart`), name another .ckpt file or a folder of `coprs "
+                "export`, or set model.init_from: null to start without."
             )
         self.load_state_dict(read_checkpoint(path)["state_dict"])
 

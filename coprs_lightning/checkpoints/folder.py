@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 FORMAT_KEY = "coprs_format"
 FORMAT = 1
+KEPT = ("README.md", "metrics.json", "provenance.json", "conversion.json", "leftovers.safetensors")
+"""What is copied as it is when an exported folder is exported again."""
 
 
 @dataclass(frozen=True)

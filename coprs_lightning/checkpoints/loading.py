@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from coprs_lightning.checkpoints.folder import is_exported, read_folder
+from coprs_lightning.checkpoints.folder import is_exported, read_config, read_folder
 from coprs_lightning.checkpoints.hub import fetch, is_hub_id
 from coprs_lightning.checkpoints.parts import SLOTS, build_model, build_parts, written_assets
 from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY, find_checkpoint, read_header
@@ -31,12 +31,14 @@ class Opened:
         model: on the CPU unless asked otherwise, in eval mode.
         path: the checkpoint file or the exported folder.
         kind: how a checkpoint was chosen from a run's folder, see :class:`~.run_folder.Found`.
+        generation: decoding options that go with it.
         header: the rest of a checkpoint; empty for an exported folder.
     """
 
     model: CoprsModel
     path: Path
     kind: str
+    generation: dict[str, Any]
     header: dict[str, Any]
 
 
@@ -65,13 +67,14 @@ def open_model(source: str | Path, *, prefer: str = "best", device: str = "cpu")
     folder = exported_folder(source)
     try:
         if folder is not None:
-            return Opened(read_folder(folder, device=device), folder, "", {})
+            return Opened(read_folder(folder, device=device), folder, "", read_config(folder).generation, {})
         found = find_checkpoint(source, prefer=prefer)
         header = read_header(found.path)
         model = rebuild(header, str(found.path)).to(device)
     except (RuntimeError, AssertionError) as error:  # how torch refuses devices
         raise CommandError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return Opened(model, found.path, found.kind, {key: header[key] for key in header if key not in _HEAVY})
+    generation = header[SPEC_KEY]["init_args"].get("generation") or {}
+    return Opened(model, found.path, found.kind, generation, {key: header[key] for key in header if key not in _HEAVY})
 
 
 def exported_folder(source: str | Path) -> Path | None:

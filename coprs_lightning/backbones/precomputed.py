@@ -1,0 +1,38 @@
+"""No backbone: the batch brings its features (the paper computes SAM's once for the whole dataset)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from coprs_lightning.backbones.base import ImageBackbone
+from coprs_lightning.component import check_positive
+
+
+class PrecomputedFeatures(ImageBackbone):
+    """Stands for a backbone where every batch has ``features``: it has no weights, and computes nothing.
+
+    Args:
+        out_channels: C of the features.
+        stride: frame pixels per feature cell.
+        kwargs: ``image_size`` of the frames that the features were computed from, and what
+            :class:`~coprs_lightning.component.Component` takes.
+    """
+
+    def __init__(self, *, out_channels: int = 256, stride: int = 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_positive(self, out_channels=out_channels, stride=stride)
+        self.out_channels = out_channels
+        self.stride = stride
+
+    def forward(self, frames: Tensor, valid_sizes: Tensor) -> Tensor:
+        """Refuse: there is nothing to compute features with.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"the model has no image backbone and the batch of {len(frames)} frames brings no features. Give "
+            "precomputed features of them, or put a backbone in its place (model.backbone, for instance SamBackbone)."
+        )

@@ -1,0 +1,3 @@
+"""`coprs convert …`: checkpoints of other programs into ours."""
+
+HELP = "convert checkpoints of other programs (authors: the paper's released code)"
