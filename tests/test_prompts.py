@@ -10,6 +10,7 @@ from coprs_lightning.prompts import (
     PromptTemplate,
     leave_out,
     parse_completion,
+    several_prompt,
     spell_out,
 )
 
@@ -117,3 +118,58 @@ def test_completions_are_taken_apart(text, thought, answer, count, well_formed):
         count,
         well_formed,
     )
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_a_prompt_for_several_objects_asks_for_and_teaches_as_many_tokens(count):
+    template = several_prompt(count)
+    assert template == PromptTemplate(num_tokens=count)
+    asked = template.render_user("the cats")
+    assert asked.startswith("Please find 'the cats' in the image")
+    assert asked.count(CONCENTRATION_TOKEN) == 2 * count
+    assert f"exactly {count} reference position tokens" in asked
+    assert "none" in asked
+    taught = template.render_completion("there are <REF_POS> two")
+    assert taught.endswith(CONCENTRATION_TOKEN * count)
+    parsed = parse_completion(taught, count)
+    assert parsed.well_formed
+    assert (parsed.thought, parsed.answer) == ("there are two", f"Here are the {count} reference positions:")
+    assert not parse_completion(taught, count - 1).well_formed
+    assert not parse_completion(taught, count + 1).well_formed
+    assert "{" not in asked + taught
+
+
+def test_own_texts_are_kept_and_filled_in():
+    template = PromptTemplate(user="{question}?", completion="<think> {thought} </think> {tokens}.", num_tokens=2)
+    assert template.render_user("cats and {tokens}") == "cats and {tokens}?"
+    assert template.render_completion("{num_tokens}") == "<think> {num_tokens} </think> <REF_POS><REF_POS>."
+    spelled = PromptTemplate(completion="{thought} <REF_POS> and <REF_POS>", num_tokens=2)
+    assert spelled.render_completion("a") == "a <REF_POS> and <REF_POS>"
+
+
+def test_several_texts_for_one_token_are_fine():
+    template = PromptTemplate(completion=several_prompt(3).completion)
+    assert parse_completion(template.render_completion("a")).well_formed
+
+
+def test_another_number_of_tokens_than_promised_is_refused():
+    with pytest.raises(ValueError, match=r"'\{tokens\}' or exactly 3 <REF_POS> \(prompt\.num_tokens is 3\), got"):
+        PromptTemplate(completion="<think> {thought} </think> <REF_POS>", num_tokens=3)
+    with pytest.raises(ValueError, match=r"prompt\.num_tokens must be ≥ 1, got 0"):
+        PromptTemplate(num_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "well_formed"),
+    [
+        ("<think>a</think> <REF_POS> <REF_POS>", 2, True),
+        ("<think>a</think> one <REF_POS> two <REF_POS> end", 2, True),
+        ("<think>a</think> <REF_POS>", 2, False),
+        ("<think>a <REF_POS></think> <REF_POS>", 2, False),
+        ("<REF_POS><think>a</think> <REF_POS>", 2, False),
+        ("<think>a</think> <REF_POS><REF_POS><REF_POS>", 2, False),
+        ("<think></think> <REF_POS><REF_POS>", 2, False),
+    ],
+)
+def test_well_formed_for_several_tokens(text, count, well_formed):
+    assert parse_completion(text, count).well_formed is well_formed
