@@ -1,33 +1,66 @@
-"""`coprs segment`: a mask for one question about one image, with the thought that led to it."""
+"""`coprs segment`: masks for questions about images, with the thoughts that led to them.
+
+One image gives four files in ``--output``. Patterns, folders, several images and ``--input`` give pictures of each and
+one ``results.jsonl``; what cannot be answered is named, counted, and listed in ``skipped.jsonl``.
+"""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from coprs_lightning.cli_errors import note
+from coprs_lightning.cli_errors import is_message, note
 from coprs_lightning.commands import CommandError
+from coprs_lightning.commands._segment_files import RESULTS, SKIPPED, summary, write_pictures
+from coprs_lightning.commands._segment_tasks import Names, Skip, Task, image_tasks, is_single, json_tasks
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from coprs_lightning.module import CoprsModule
-    from coprs_lightning.prompts import ParsedCompletion
+    from coprs_lightning.inference import Answer
+    from coprs_lightning.model import CoprsModel
 
-HELP = "segment one image by a question: mask, heatmap, overlay and the thought"
+HELP = "segment images by questions: masks, heatmaps, overlays and the thoughts"
 
-_MAX_ASPECT = 200  # the vision towers refuse longer strips
-_OVERLAY_ALPHA = 0.5
+SOME_SKIPPED = 3
+"""Exit status where some tasks were answered and others could not be."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See :mod:`coprs_lightning.commands`."""
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="folder of a run, or a .ckpt file")
-    parser.add_argument("--image", required=True, metavar="FILE", help="image of any usual format")
-    parser.add_argument("--question", required=True, metavar="TEXT", help="what to look for")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        help="folder of a run or of `coprs export`, a .ckpt file, or an id on the Hugging Face hub",
+    )
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="image of any usual format; several, folders, or patterns in quotes ('photos/**/*.jpg')",
+    )
+    parser.add_argument("--question", metavar="TEXT", help="what to look for in every --image")
+    parser.add_argument(
+        "--input",
+        metavar="FILE.jsonl",
+        help='instead of both: a line {"image": …, "question": …, "id": …} for each; images from the '
+        "file's folder, the id may be missing",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results; made where missing")
+    parser.add_argument(
+        "--layout",
+        choices=("flat", "folders"),
+        default="flat",
+        help="of several results: <id>_mask.png … beside each other, or a folder for each",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="questions answered at a time")
     parser.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="longest completion; by default the checkpoint's"
     )
@@ -37,192 +70,235 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """See :mod:`coprs_lightning.commands`.
 
+    Returns:
+        0, or 3 where some tasks had to be skipped.
+
     Raises:
-        CommandError: for a missing or broken checkpoint or image, or a question that cannot be asked.
+        CommandError: for a missing or broken checkpoint, options that do not fit, or where nothing can be answered.
     """
-    if not args.question.strip():
-        raise CommandError("--question is empty: there is nothing to look for. Ask for something.")
-    if args.max_new_tokens is not None and args.max_new_tokens < 1:
-        raise CommandError(f"--max-new-tokens must be at least 1, got {args.max_new_tokens}.")
+    _check(args)
+    if args.input is None and is_single(args.image):
+        return _run_one(args)
+    return _run_many(args)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.input is None:
+        if not args.image:
+            raise CommandError("there is nothing to segment. Give --image and --question, or --input FILE.jsonl.")
+        if args.question is None:
+            raise CommandError("--question is missing: what is to be found in the images?")
+        if not args.question.strip():
+            raise CommandError("--question is empty: there is nothing to look for. Ask for something.")
+    elif args.image or args.question is not None:
+        raise CommandError("--input names images and questions itself. Leave --image and --question out.")
+    for option, value in (("--max-new-tokens", args.max_new_tokens), ("--batch-size", args.batch_size)):
+        if value is not None and value < 1:
+            raise CommandError(f"{option} must be at least 1, got {value}.")
     output = Path(args.output)
     if output.exists() and not output.is_dir():
         raise CommandError(f"--output {output} is a file. Name a folder.")
-    image = read_image(Path(args.image))
-    path, module = _load(args.checkpoint, args.device)
-    answer = ask(module, image, args.question, args.max_new_tokens)
-    _warn(answer.parsed, answer.truncated)
-    _write(output, image, answer, {"question": args.question, "image": str(args.image), "checkpoint": str(path)})
-    print(answer.parsed.thought or answer.completion)
+    for image in args.image or ():
+        if Path(image).is_dir() and Path(image).resolve() == output.resolve():
+            raise CommandError(
+                f"--output {output} is the folder of the images; masks would lie among them. Name another."
+            )
+
+
+def _load(checkpoint: str, device: str) -> tuple[Path, CoprsModel]:
+    from coprs_lightning.checkpoints.loading import choose_device, open_model
+
+    opened = open_model(checkpoint, device=choose_device(device))
+    if opened.kind:
+        note(f"using the {opened.kind} checkpoint of {checkpoint}: {opened.path}")
+    return opened.path, opened.model
+
+
+# -- one image ---------------------------------------------------------------------------------------------------------
+
+
+def _run_one(args: argparse.Namespace) -> int:
+    from callbacks.files import write_json
+    from coprs_lightning.images import read_image
+
+    image = read_image(Path(args.image[0]))
+    path, model = _load(args.checkpoint, args.device)
+    answer = model.segment(image, args.question, max_new_tokens=args.max_new_tokens)
+    _warn(answer)
+    output = Path(args.output)
+    write_pictures(image, answer, output)
+    asked = {"question": args.question, "image": args.image[0], "checkpoint": str(path)}
+    write_json(output / "result.json", {**asked, **summary(answer)})
+    print(answer.thought or answer.completion)
     note(f"wrote mask.png, heatmap.png, overlay.png and result.json to {output}")
     return 0
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as a person sees it: turned by its EXIF orientation, transparency on white, 16 bit as 8.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        CommandError: for a file that is missing or no image, or a strip that no vision tower takes.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not path.is_file():
-        raise CommandError(f"there is no image {path}.")
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except UnidentifiedImageError as error:
-        raise CommandError(f"{path} is no image in a format that Pillow knows.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CommandError(f"image {path} cannot be read (broken or cut short): {error}") from error
-    width, height = image.size
-    if max(width, height) > _MAX_ASPECT * min(width, height):
-        raise CommandError(
-            f"image {path} has {width} × {height} pixels: more than {_MAX_ASPECT} times as long as wide. Crop it."
-        )
-    return _rgb(image)
+def _warn(answer: Answer) -> None:
+    tokens = summary(answer)["num_tokens"]
+    if answer.truncated:
+        note("warning: the completion reached --max-new-tokens and was cut")
+    if not answer.present:
+        note("warning: the completion has no concentration token, so there is no heatmap and the mask is empty")
+    elif tokens > 1 and len(answer.objects) == 1:
+        note(f"warning: the completion has {tokens} concentration tokens; the last one is used")
+    if answer.nothing_fits:
+        note("the model finds nothing that fits: the mask is empty")
 
 
-def _rgb(image: Any) -> np.ndarray:
-    """Any Pillow mode as (H, W, 3) uint8."""
-    import numpy as np
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode.startswith("I;16") or values.max(initial=0) > 255:  # 16 bit: 65 535 is white
-            values = values / 257
-        image = Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+# -- many --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Answer:
-    """What the model says about one image.
+class _Counts:
+    """What became of the tasks.
 
     Attributes:
-        completion: the text as generated.
-        parsed: its parts.
-        truncated: whether the length limit cut it.
-        mask: (H, W) float32 probabilities of the mask.
-        heatmap: (H, W) float32 probabilities of the positional prior.
+        answered: written to ``results.jsonl``.
+        absent: of those, without a concentration token.
+        truncated: of those, cut by the length limit.
+        skipped: named already.
     """
 
-    completion: str
-    parsed: ParsedCompletion
-    truncated: bool
-    mask: np.ndarray
-    heatmap: np.ndarray
+    answered: int = 0
+    absent: int = 0
+    truncated: int = 0
+    skipped: list[Skip] = field(default_factory=list)
+
+    def skip(self, skip: Skip) -> None:
+        """Name a task that cannot be answered."""
+        self.skipped.append(skip)
+        note(f"skipped {skip.where}: {skip.reason}")
+
+    def count(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.answered += 1
+        self.absent += not answer.present
+        self.truncated += answer.truncated
 
 
-def ask(module: CoprsModule, image: np.ndarray, question: str, max_new_tokens: int | None = None) -> Answer:
-    """Let the model think about a question and segment from its thought.
+def _run_many(args: argparse.Namespace) -> int:
+    from callbacks.files import append_json_lines
 
-    Args:
-        module: a trained module.
-        image: (H, W, 3) uint8 RGB.
-        question: free-form question.
-        max_new_tokens: longest completion; ``None`` takes the module's.
-    """
-    import torch
-
-    from coprs_lightning.geometry import restore
-    from coprs_lightning.prompts import parse_completion
-
-    pixels = torch.from_numpy(image).permute(2, 0, 1)
-    batch, output = module.model.generate_and_segment(
-        [pixels], [question], max_new_tokens=max_new_tokens or module.generation.max_new_tokens
-    )
-    valid = tuple(batch.valid_sizes[0].tolist())
-
-    def at_original(logits: torch.Tensor) -> np.ndarray:
-        restored = restore(logits[0], valid, image.shape[:2], module.image_size)
-        found: np.ndarray = restored.amax(0).sigmoid().cpu().numpy()
-        return found
-
-    text = output.completions.texts[0]
-    return Answer(
-        completion=text,
-        parsed=parse_completion(text),
-        truncated=bool(output.completions.truncated[0]),
-        mask=at_original(output.mask_logits),
-        heatmap=at_original(output.heatmap_logits),
-    )
-
-
-def summary(answer: Answer) -> dict[str, Any]:
-    """The answer in numbers and words, as ``result.json`` holds it."""
-    import numpy as np
-
-    mask = answer.mask > 0.5
-    rows, columns = np.nonzero(mask)
-    peak = np.unravel_index(int(answer.heatmap.argmax()), answer.heatmap.shape)
-    present = answer.parsed.num_tokens > 0
-    return {
-        "thought": answer.parsed.thought,
-        "answer": answer.parsed.answer,
-        "completion": answer.completion,
-        "well_formed": answer.parsed.well_formed,
-        "truncated": answer.truncated,
-        "token_present": present,
-        "num_tokens": answer.parsed.num_tokens,
-        "box_xyxy": [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
-        if mask.any()
-        else None,
-        "area": {"pixels": int(mask.sum()), "share": float(mask.mean())},
-        "scores": {
-            "mask_probability": float(answer.mask[mask].mean()) if mask.any() else None,
-            "heatmap_peak": float(answer.heatmap.max()),
-            "heatmap_peak_xy": [int(peak[1]), int(peak[0])] if present else None,
-        },
-        "image_size": {"width": int(mask.shape[1]), "height": int(mask.shape[0])},
-    }
-
-
-def _load(checkpoint: str, device: str) -> tuple[Path, CoprsModule]:
-    import torch
-
-    from coprs_lightning.cli_checkpoint import find_checkpoint, read_header
-    from coprs_lightning.module import CoprsModule
-
-    found = find_checkpoint(checkpoint)
-    read_header(found.path)
-    if found.kind:
-        note(f"using the {found.kind} checkpoint of {checkpoint}: {found.path}")
-    if device == "auto":
-        mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        device = "cuda" if torch.cuda.is_available() else mps
-    module = CoprsModule.from_checkpoint(found.path)
-    try:
-        return found.path, module.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise CommandError(f"--device {device}: {str(error).splitlines()[0]}") from error
-
-
-def _warn(parsed: ParsedCompletion, truncated: bool) -> None:
-    if truncated:
-        note("warning: the completion reached --max-new-tokens and was cut")
-    if parsed.num_tokens == 0:
-        note("warning: the completion has no concentration token, so there is no heatmap and the mask is empty")
-    elif parsed.num_tokens > 1:
-        note(f"warning: the completion has {parsed.num_tokens} concentration tokens; the last one is used")
-
-
-def _write(output: Path, image: np.ndarray, answer: Answer, asked: dict[str, str]) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from callbacks.drawing import PREDICTION_COLOR, heatmap_colors, overlay
-    from callbacks.files import write_json
-
+    names = Names((RESULTS, SKIPPED))
+    made = json_tasks(Path(args.input), names) if args.input else image_tasks(args.image, args.question, names)
+    planned = list(made)
+    counts = _Counts()
+    for item in planned:
+        if isinstance(item, Skip):
+            counts.skip(item)
+    tasks = [item for item in planned if isinstance(item, Task)]
+    if not tasks:
+        raise CommandError(f"--input {args.input} holds no line that can be asked, so nothing was written.")
+    path, model = _load(args.checkpoint, args.device)
+    output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    mask = answer.mask > 0.5
-    Image.fromarray(mask.astype(np.uint8) * 255).save(output / "mask.png")
-    Image.fromarray(heatmap_colors(answer.heatmap)).save(output / "heatmap.png")
-    Image.fromarray(overlay(image, mask, PREDICTION_COLOR, _OVERLAY_ALPHA)).save(output / "overlay.png")
-    write_json(output / "result.json", {**asked, **summary(answer)})
+    for name in (RESULTS, SKIPPED):
+        (output / name).unlink(missing_ok=True)  # of an earlier run
+    with _progress(len(tasks)) as advance:
+        for task, image, answer in _answers(model, tasks, args, counts, advance):
+            files = _write(output, args.layout, task, image, answer)
+            asked = {"id": task.id, "question": task.question, "image": str(task.image), "checkpoint": str(path)}
+            append_json_lines(output / RESULTS, [{**asked, **summary(answer), "files": files}])
+            counts.count(answer)
+            advance()
+    if counts.skipped:
+        append_json_lines(output / SKIPPED, [asdict(skip) for skip in counts.skipped])
+    return _conclude(counts, output)
+
+
+def _answers(
+    model: CoprsModel, tasks: Iterable[Task], args: argparse.Namespace, counts: _Counts, advance: Callable[[], None]
+) -> Iterator[tuple[Task, np.ndarray, Answer]]:
+    """Answers of the tasks that can be answered, in their order."""
+    from coprs_lightning.images import read_image
+
+    def readable() -> Iterator[tuple[Task, np.ndarray]]:
+        for task in tasks:
+            try:
+                yield task, read_image(task.image)
+            except ValueError as error:
+                counts.skip(Skip(task.where, str(error)))
+                advance()
+
+    remaining = readable()
+    while chunk := list(islice(remaining, args.batch_size)):
+        for (task, image), answer in zip(chunk, _ask(model, chunk, args), strict=True):
+            if isinstance(answer, str):
+                counts.skip(Skip(task.where, answer))
+                advance()
+            else:
+                yield task, image, answer
+
+
+def _ask(model: CoprsModel, chunk: list[tuple[Task, np.ndarray]], args: argparse.Namespace) -> list[Answer | str]:
+    """An answer, or why there is none, for each task of a chunk.
+
+    Raises:
+        CommandError: where the chunk is too much for the device.
+    """
+    import torch
+
+    images, questions = [image for _, image in chunk], [task.question for task, _ in chunk]
+    try:
+        return [*model.segment(images, questions, max_new_tokens=args.max_new_tokens, batch_size=len(chunk))]
+    except torch.OutOfMemoryError as error:
+        raise CommandError(
+            f"--batch-size {args.batch_size} is too much for the memory of {model.policy.device}: lower it."
+        ) from error
+    except ValueError as error:
+        if not is_message(error):
+            raise
+        if len(chunk) == 1:  # such as a question longer than max_prompt_tokens
+            return [str(error)]
+    return [answer for one in chunk for answer in _ask(model, [one], args)]
+
+
+def _write(output: Path, layout: str, task: Task, image: np.ndarray, answer: Answer) -> dict[str, str]:
+    if layout == "flat":
+        return write_pictures(image, answer, output, f"{task.name}_")
+    files = write_pictures(image, answer, output / task.name)
+    return {kind: f"{task.name}/{file}" for kind, file in files.items()}
+
+
+def _conclude(counts: _Counts, output: Path) -> int:
+    """Say what was done.
+
+    Raises:
+        CommandError: where nothing could be answered.
+    """
+    if not counts.answered:
+        raise CommandError(f"none of {len(counts.skipped)} questions could be answered, see {output / SKIPPED}.")
+    note(f"answered {counts.answered} questions, see {output / RESULTS}")
+    if counts.truncated:
+        note(f"warning: {counts.truncated} completions reached --max-new-tokens and were cut")
+    if counts.absent:
+        note(f"warning: {counts.absent} completions have no concentration token, so their masks are empty")
+    if counts.skipped:
+        note(f"skipped {len(counts.skipped)}, see {output / SKIPPED}")
+    return SOME_SKIPPED if counts.skipped else 0
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar at a terminal, else a line twice a minute; call the result after each task."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    done, told = 0, time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("segment", total=total)
+
+        def advance() -> None:
+            nonlocal done, told
+            done += 1
+            bars.advance(bar)
+            if not console.is_terminal and time.monotonic() - told > 30:
+                told = time.monotonic()
+                note(f"{done} of {total} done")
+
+        yield advance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from coprs_lightning.checkpoints import load_model, loading
 from coprs_lightning.cli import main
-from coprs_lightning.commands import CommandError
-from coprs_lightning.commands.segment import Answer, ask, read_image, run, summary
-from coprs_lightning.module import CoprsModule
-from coprs_lightning.prompts import parse_completion
+from coprs_lightning.commands._segment_files import summary, write_pictures
+from coprs_lightning.commands.segment import run
+from coprs_lightning.inference import Answer, ObjectAnswer
 from coprs_lightning.structures import Completions
 from tests.tiny import refused
 
@@ -30,26 +31,27 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-@pytest.fixture
-def module(trained_run: Path) -> CoprsModule:
-    return CoprsModule.from_checkpoint(trained_run / "checkpoints" / "last.ckpt")
-
-
 def words(checkpoint: Path, image: Path, output: Path, *more: str, question: str = "the red one") -> list[str]:
     asked = ["--checkpoint", str(checkpoint), "--image", str(image), "--question", question, "--output", str(output)]
     return ["segment", *asked, "--device", "cpu", *more]
 
 
-def saying(module: CoprsModule, text: str) -> CoprsModule:
-    """The module, with a policy whose next completion is ``text``: everything after that is real."""
-    policy = module.model.policy
-    ids = torch.tensor([policy.tokenizer(text, add_special_tokens=False)["input_ids"]])
+@pytest.fixture
+def say(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the command's model write a given text: everything after that is real."""
 
-    def generate(prompts: Any, **options: Any) -> Completions:
-        return Completions(ids, torch.ones_like(ids, dtype=torch.bool), [text], torch.tensor([False]))
+    def prepare(text: str) -> None:
+        opened = loading.open_model(trained_run)
+        policy = opened.model.policy
+        ids = torch.tensor([policy.tokenizer(text, add_special_tokens=False)["input_ids"]])
 
-    policy.generate = generate
-    return module
+        def generate(prompts: Any, **options: Any) -> Completions:
+            return Completions(ids, torch.ones_like(ids, dtype=torch.bool), [text], torch.tensor([False]))
+
+        monkeypatch.setattr(policy, "generate", generate)
+        monkeypatch.setattr(loading, "open_model", lambda source, device: opened)
+
+    return prepare
 
 
 def test_four_files_of_the_images_size(
@@ -74,38 +76,29 @@ def test_four_files_of_the_images_size(
     assert "using the best checkpoint of" in shown.err
 
 
-def test_the_answer_is_that_of_the_model(module: CoprsModule, photo: Path) -> None:
-    image = read_image(photo)
-    first, second = ask(module, image, "the red one"), ask(module, image, "the red one")
-    assert first.completion == second.completion
-    assert np.array_equal(first.mask, second.mask)
-    assert first.mask.shape == first.heatmap.shape == (HEIGHT, WIDTH)
+def test_it_is_the_answer_of_the_model(trained_run: Path, photo: Path, tmp_path: Path) -> None:
+    answer = load_model(trained_run, "cpu").segment(photo, "the red one")
+    assert main(words(trained_run, photo, tmp_path / "o")) == 0
+    assert json.loads((tmp_path / "o" / "result.json").read_text())["completion"] == answer.completion
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "o" / "mask.png")) == 255, answer.mask)
 
 
-def test_longest_completion_is_the_checkpoints_or_the_users(module: CoprsModule, photo: Path) -> None:
-    image = read_image(photo)
-    lengths = {
-        n: len(module.model.policy.tokenizer(ask(module, image, "x", n).completion)["input_ids"]) for n in (1, 3)
-    }
-    assert lengths == {1: 1, 3: 3}
-    assert len(module.model.policy.tokenizer(ask(module, image, "x").completion)["input_ids"]) == 4
-
-
-def test_a_thought_and_its_token_are_reported(module: CoprsModule, photo: Path) -> None:
-    answer = ask(saying(module, "<think> it is red </think> here: <REF_POS>"), read_image(photo), "x")
-    found = summary(answer)
+def test_a_thought_and_its_token_are_reported(
+    trained_run: Path, photo: Path, tmp_path: Path, say: Callable[[str], None]
+) -> None:
+    say("<think> it is red </think> here: <REF_POS>")
+    main(words(trained_run, photo, tmp_path / "o"))
+    found = json.loads((tmp_path / "o" / "result.json").read_text())
     assert (found["thought"], found["answer"], found["well_formed"]) == ("it is red", "here:", True)
     assert (found["token_present"], found["num_tokens"], found["truncated"]) == (True, 1, False)
-    y, x = np.unravel_index(answer.heatmap.argmax(), answer.heatmap.shape)
-    assert found["scores"]["heatmap_peak_xy"] == [x, y]
-    assert found["scores"]["heatmap_peak"] == pytest.approx(float(answer.heatmap[y, x]))
+    assert [one["box_xyxy"] for one in found["objects"]] == [found["box_xyxy"]]
+    assert found["objects"][0]["score"] == found["score"]
 
 
 def test_no_token_gives_an_empty_mask_and_a_warning(
-    trained_run: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], say: Callable[[str], None]
 ) -> None:
-    rebuilt = CoprsModule.from_checkpoint(trained_run / "checkpoints" / "last.ckpt")
-    monkeypatch.setattr(CoprsModule, "from_checkpoint", lambda path: saying(rebuilt, "<think> red </think> nothing"))
+    say("<think> red </think> nothing")
     assert main(words(trained_run, photo, tmp_path / "o")) == 0
     result = json.loads((tmp_path / "o" / "result.json").read_text())
     assert result["token_present"] is False
@@ -120,11 +113,9 @@ def test_no_token_gives_an_empty_mask_and_a_warning(
 
 
 def test_of_two_tokens_the_last_is_used_and_said(
-    trained_run: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], say: Callable[[str], None]
 ) -> None:
-    rebuilt = CoprsModule.from_checkpoint(trained_run / "checkpoints" / "last.ckpt")
-    text = "<think> red </think> <REF_POS> or <REF_POS>"
-    monkeypatch.setattr(CoprsModule, "from_checkpoint", lambda path: saying(rebuilt, text))
+    say("<think> red </think> <REF_POS> or <REF_POS>")
     assert main(words(trained_run, photo, tmp_path / "o")) == 0
     assert "has 2 concentration tokens; the last one is used" in capsys.readouterr().err
     assert json.loads((tmp_path / "o" / "result.json").read_text())["num_tokens"] == 2
@@ -137,85 +128,42 @@ def test_a_cut_completion_is_said(
     assert "warning: the completion reached --max-new-tokens and was cut" in capsys.readouterr().err
 
 
+def answer_of(mask: np.ndarray, heatmap: np.ndarray, objects: list[ObjectAnswer]) -> Answer:
+    return Answer("q", "t<REF_POS>", "", "t", False, True, mask > 0.5, mask, heatmap, 0.5, objects)
+
+
 def test_box_area_and_scores() -> None:
     mask = np.zeros((6, 8), dtype=np.float32)
     mask[2:4, 3:7] = 0.75
     heatmap = np.zeros((6, 8), dtype=np.float32)
     heatmap[5, 1] = 0.5
-    found = summary(Answer("t<REF_POS>", parse_completion("t<REF_POS>"), False, mask, heatmap))
+    one = ObjectAnswer(mask > 0.5, mask, heatmap, 0.25)
+    found = summary(answer_of(mask, heatmap, [one]))
     assert found["box_xyxy"] == [3, 2, 7, 4]
     assert found["area"] == {"pixels": 8, "share": 8 / 48}
     assert found["scores"] == {"mask_probability": 0.75, "heatmap_peak": 0.5, "heatmap_peak_xy": [1, 5]}
+    assert found["objects"] == [{"score": 0.25, "box_xyxy": [3, 2, 7, 4], "area": {"pixels": 8, "share": 8 / 48}}]
+    assert found["nothing_fits"] is False
+    empty = summary(answer_of(np.zeros_like(mask), heatmap, []))
+    assert (empty["nothing_fits"], empty["box_xyxy"], empty["objects"]) == (True, None, [])
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "I", "F"])
-def test_images_of_every_mode_are_read(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / ("image.tif" if mode in ("CMYK", "F", "I") else "image.png")
-    if mode == "I;16":
-        Image.fromarray(np.full((4, 6), 65535 // 2, dtype=np.uint16)).save(path)
-    elif mode == "I":
-        Image.fromarray(np.full((4, 6), 65535 // 2, dtype=np.int32)).save(path)
-    elif mode == "F":
-        Image.fromarray(np.full((4, 6), 127.0, dtype=np.float32)).save(path)
-    else:
-        grey = Image.new("RGB", (6, 4), (127, 127, 127))
-        grey.convert(mode, dither=Image.Dither.NONE, palette=Image.Palette.ADAPTIVE).save(path)
-    image = read_image(path)
-    assert image.shape == (4, 6, 3)
-    assert image.dtype == np.uint8
-    expected = 0 if mode == "1" else 127
-    assert np.abs(image.astype(int) - expected).max() <= 1
-
-
-def test_a_dark_16_bit_image_stays_dark(tmp_path: Path) -> None:
-    Image.fromarray(np.full((2, 2), 200, dtype=np.uint16)).save(tmp_path / "dark.png")
-    assert read_image(tmp_path / "dark.png").max() == 1
-
-
-def test_transparency_is_white(tmp_path: Path) -> None:
-    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    assert (read_image(tmp_path / "a.png") == 255).all()
-    palette = Image.new("P", (2, 2), 0)
-    palette.putpalette([255, 0, 0])
-    palette.save(tmp_path / "b.png", transparency=0)
-    assert (read_image(tmp_path / "b.png") == 255).all()
-
-
-def test_images_are_turned_as_their_exif_says(tmp_path: Path) -> None:
-    image = Image.new("RGB", (6, 4), "black")
-    image.putpixel((0, 0), (255, 255, 255))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90° clockwise to see it upright
-    image.save(tmp_path / "a.png", exif=exif)
-    turned = read_image(tmp_path / "a.png")
-    assert turned.shape == (6, 4, 3)
-    assert turned[0, 3].tolist() == [255, 255, 255]
-
-
-def test_broken_images_are_refused(tmp_path: Path, photo: Path, trained_run: Path, capsys: Any) -> None:
-    with pytest.raises(CommandError, match=r"there is no image .*nothing\.png"):
-        read_image(tmp_path / "nothing.png")
-    text = tmp_path / "text.png"
-    text.write_text("no image")
-    with pytest.raises(CommandError, match=r"text\.png is no image in a format that Pillow knows"):
-        read_image(text)
-    cut = tmp_path / "cut.png"
-    cut.write_bytes(photo.read_bytes()[:900])
-    with pytest.raises(CommandError, match=r"cut\.png cannot be read \(broken or cut short\)"):
-        read_image(cut)
-    Image.new("RGB", (402, 2)).save(tmp_path / "strip.png")
-    with pytest.raises(CommandError, match=r"402 × 2 pixels: more than 200 times as long as wide"):
-        read_image(tmp_path / "strip.png")
-    message = refused(words(trained_run, cut, tmp_path / "o"), capsys, status=1)
-    assert "coprs: error: image" in message
-    assert "Traceback" not in message
-    assert not (tmp_path / "o").exists()
-
-
-def test_image_bombs_are_refused(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(CommandError, match="exceeds limit"):
-        read_image(photo)
+def test_several_objects_have_a_file_each(tmp_path: Path) -> None:
+    masks = [np.zeros((6, 8), dtype=np.float32) for _ in range(3)]
+    for number, mask in enumerate(masks):
+        mask[number] = 0.9
+    objects = [ObjectAnswer(mask > 0.5, mask, mask, 0.9) for mask in masks]
+    image = np.zeros((6, 8, 3), dtype=np.uint8)
+    union = np.maximum.reduce(masks)
+    names = write_pictures(image, answer_of(union, union, objects), tmp_path, "a_")
+    assert names["object-2"] == "a_object-2.png"
+    for number, mask in enumerate(masks, 1):
+        written = np.asarray(Image.open(tmp_path / f"a_object-{number}.png")) == 255
+        assert np.array_equal(written, mask > 0.5)
+    write_pictures(image, answer_of(union, union, objects[:2]), tmp_path, "a_")
+    assert sorted(file.name for file in tmp_path.glob("a_object*")) == ["a_object-1.png", "a_object-2.png"]
+    write_pictures(image, answer_of(union, union, objects[:1]), tmp_path, "a_")
+    assert not list(tmp_path.glob("a_object*"))
 
 
 def test_mistakes_are_refused(
@@ -225,6 +173,11 @@ def test_mistakes_are_refused(
     assert "--question is empty" in refused(words(trained_run, photo, out, question="  "), capsys, 1)
     assert "must be at least 1, got 0" in refused(words(trained_run, photo, out, "--max-new-tokens", "0"), capsys, 1)
     assert "there is no checkpoint" in refused(words(tmp_path / "nothing", photo, out), capsys, 1)
+    broken = tmp_path / "cut.png"
+    broken.write_bytes(photo.read_bytes()[:900])
+    message = refused(words(trained_run, broken, out), capsys, 1)
+    assert "coprs: error: image" in message
+    assert "Traceback" not in message
     assert "is a file. Name a folder." in refused(words(trained_run, photo, photo), capsys, 1)
     (tmp_path / "x.ckpt").write_text("x")
     assert "is no checkpoint, or a truncated one" in refused(words(tmp_path / "x.ckpt", photo, out), capsys, 1)
@@ -259,7 +212,10 @@ def test_run_is_the_module_contract(trained_run: Path, photo: Path, tmp_path: Pa
 
     args = argparse.Namespace(
         checkpoint=str(trained_run),
-        image=str(photo),
+        image=[str(photo)],
+        input=None,
+        batch_size=8,
+        layout="flat",
         question="x",
         output=str(tmp_path / "o"),
         max_new_tokens=2,
