@@ -32,6 +32,7 @@ from coprs_lightning.spec import class_path
 
 LINKS = {
     "model.aggregator.init_args.hidden_size": "model.policy.hidden_size",
+    "model.aggregator.init_args.num_tokens": "model.policy.num_tokens",
     "model.heatmap_head.init_args.query_dim": "model.aggregator.query_dim",
     "model.heatmap_head.init_args.in_channels": "model.backbone.out_channels",
     "model.decoder.init_args.in_channels": "model.backbone.out_channels",

@@ -119,6 +119,14 @@ class CoprsModel(nn.Module):
                     f"{type(taken_part).__name__} (model.{taker}) was built with {taken_name} {taken}. Leave "
                     f"model.{taker}.init_args.{taken_name} out of the config: it follows model.{giver}."
                 )
+        asked, read = self.policy.num_tokens, self.aggregator.num_tokens
+        if asked != read:
+            raise ValueError(
+                f"sizes do not fit: completions have {asked} concentration tokens "
+                f"(model.policy.init_args.prompt.num_tokens), but {type(self.aggregator).__name__} (model.aggregator) "
+                f"reads {read}. Set prompt.num_tokens: {read}, or take an aggregator for {asked}, such as "
+                f"{'LastTokenAggregator' if asked == 1 else 'MultiTokenAggregator'}."
+            )
 
     @property
     def image_size(self) -> int:

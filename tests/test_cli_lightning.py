@@ -41,6 +41,15 @@ def test_sizes_flow_from_part_to_part(tiny: Path) -> None:
     assert cli.datamodule.image_size == parts.image_size == SIDE
 
 
+def test_the_number_of_tokens_is_typed_once(tiny: Path) -> None:
+    content = yaml.safe_load(tiny.read_text())
+    content["model"]["policy"]["init_args"]["prompt"] = {"num_tokens": 3}
+    content["model"]["aggregator"] = {"class_path": "MultiTokenAggregator"}
+    parts = run(["fit", "--config", str(write_config(tiny, content)), *FAST]).model.model
+    assert parts.policy.prompt.num_tokens == parts.policy.num_tokens == parts.aggregator.num_tokens == 3
+    assert parts.policy.prompt.render_completion("a").count("<REF_POS>") == 3
+
+
 def test_sizes_follow_swapped_and_changed_parts(tiny: Path) -> None:
     flags = ["--model.heatmap_head", "CosineHead", "--model.aggregator", "AttentionPoolAggregator"]
     sizes = ["--model.backbone.image_size", "64", "--model.backbone.position_channels", "8"]
@@ -61,7 +70,7 @@ def test_a_datamodule_without_image_size_is_accepted(tiny: Path, monkeypatch: py
 
 
 def test_every_link_names_a_real_option() -> None:
-    assert len(LINKS) == 5
+    assert len(LINKS) == 6
     assert all(source.startswith("model.") for source in LINKS.values())
 
 

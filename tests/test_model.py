@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from coprs_lightning.aggregators import AttentionPoolAggregator, LastTokenAggregator
+from coprs_lightning.aggregators import AttentionPoolAggregator, LastTokenAggregator, MultiTokenAggregator
 from coprs_lightning.backbones import TimmBackbone
 from coprs_lightning.decoders import ConvMaskDecoder
 from coprs_lightning.geometry import restore
 from coprs_lightning.heatmap_heads import CrossAttentionHead
 from coprs_lightning.inference import batch_from_images
 from coprs_lightning.model import CoprsModel
+from coprs_lightning.prompts import several_prompt
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, SegmentationBatch, SegmentationOutput
 from tests.parts import CHANNELS, FRAME, part_of_batch, photos, small_batch, small_model, small_policy
 
@@ -82,6 +83,35 @@ class TestSizes:
     def test_parts_that_do_not_fit_are_refused(self, model, slot, build, message):
         with pytest.raises(ValueError, match="sizes do not fit: .*" + message):
             small_model(policy=model.policy, **{slot: build()})
+
+    @pytest.mark.parametrize(
+        ("tokens", "aggregator", "message"),
+        [
+            (3, lambda: LastTokenAggregator(hidden_size=32), r"have 3 .*prompt\.num_tokens.*LastTokenAggregator .* 1\."),
+            (1, lambda: MultiTokenAggregator(hidden_size=32, num_tokens=2), r"have 1 .*such as LastTokenAggregator"),
+            (2, lambda: MultiTokenAggregator(hidden_size=32, num_tokens=3), r".*Set prompt\.num_tokens: 3, or"),
+        ],
+    )
+    def test_another_number_of_tokens_than_the_prompt_asks_for_is_refused(self, tokens, aggregator, message):
+        with pytest.raises(ValueError, match="sizes do not fit: completions " + message):
+            small_model(policy=small_policy(prompt=several_prompt(tokens)), aggregator=aggregator())
+
+    def test_several_tokens_give_as_many_heatmaps_masks_and_confidences(self, batch):
+        model = small_model(
+            policy=small_policy(prompt=several_prompt(3)), aggregator=MultiTokenAggregator(hidden_size=32, num_tokens=3)
+        )
+        completions = written(model, batch)
+        assert all(text.count("<REF_POS>") == 3 for text in completions.texts)
+        ids = completions.ids.clone()
+        last = (ids[1] == model.policy.concentration_id).nonzero()[-1]
+        ids[1, last] = 65
+        output = run(model, batch, replace(completions, ids=ids))
+        assert output.policy.token_mask.sum(1).tolist() == [3, 2, 3]
+        assert output.heatmap_logits.shape == output.mask_logits.shape == (3, 3, 32, 32)
+        assert output.present.tolist() == [[True] * 3, [True, True, False], [True] * 3]
+        assert output.confidence_logits.shape == (3, 3)
+        assert (output.mask_logits[1, 2] == NO_PRIOR_LOGIT).all()
+        assert not torch.equal(output.mask_logits[0, 0], output.mask_logits[0, 1])
 
     def test_logits_cover_the_frame(self, model, batch):
         output = run(model, batch)

@@ -71,6 +71,7 @@ class HFPolicy(Policy):
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
+        self.num_tokens = prompt.num_tokens
         check_positive(self, max_prompt_tokens=max_prompt_tokens, log_prob_chunk=log_prob_chunk)
         self.max_prompt_tokens = max_prompt_tokens
         self.shared_prefix = shared_prefix
