@@ -12,7 +12,7 @@ from tests.conftest import REPO
 
 PACKAGE = "coprs_lightning"
 SLOTS = ("policies", "backbones", "aggregators", "heatmap_heads", "decoders")
-PLAIN = ("structures", "prompts", "geometry", "importing", "spec", "component", "schedule", "images")
+PLAIN = ("structures", "prompts", "geometry", "importing", "spec", "component", "schedule", "images", "sam_original")
 
 LAYERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PLAIN, PLAIN),
