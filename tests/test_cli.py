@@ -96,10 +96,10 @@ def test_unknown_commands_are_refused_with_the_nearest(capsys: pytest.CaptureFix
 
 
 def every_command() -> list[tuple[str, str]]:
-    found = []
+    found, groups = [], ("convert", "data")
     for name in commands("coprs_lightning.commands"):
-        group = commands(f"coprs_lightning.commands.{name}") if name == "data" else {name: ""}
-        prefix = f"{name}." if name == "data" else ""
+        group = commands(f"coprs_lightning.commands.{name}") if name in groups else {name: ""}
+        prefix = f"{name}." if name in groups else ""
         found += [(f"coprs_lightning.commands.{prefix}{inner.replace('-', '_')}", inner) for inner in group]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -94,9 +95,14 @@ def _parts(model: CoprsModel, configured: Mapping[str, Any]) -> str:
         trained_from = options.get("pretrained") or ("" if options.get("random_weights") else options.get("model"))
         trained_from = options.get("model_name") if trained_from is True else trained_from
         count = sum(parameter.numel() for parameter in part.parameters())
-        started = f"`{trained_from}`" if trained_from else "random weights"
+        started = f"`{_without_folder(str(trained_from))}`" if trained_from else "random weights"
         rows.append((slot, f"`{type(part).__name__}`", f"{count:,}".replace(",", " "), started if count else ""))
     return _table(("slot", "class", "parameters", "started from"), rows)
+
+
+def _without_folder(source: str) -> str:
+    """A hub id as it is, of a path its last name: folders are nobody's business."""
+    return Path(source).name if source.startswith(("/", ".", "~")) or len(Path(source).parts) > 2 else source
 
 
 def _results(metrics: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
         return Found(given)
     if not given.is_dir():
         raise CommandError(f"there is no checkpoint {given}. Give a .ckpt file, or the folder of a run of `coprs fit`.")
+    _refuse_sharded(given)
     folder = _newest_attempt(given)
     files = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime) if folder else []
     if not files:
@@ -55,11 +56,25 @@ def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
         )
     last = [file for file in files if file.stem.split("-v")[0] == "last"]
     newest = Found(last[-1], "last") if last else Found(files[-1], "newest")
+    _refuse_sharded(newest.path)
     if prefer == "best":
         best = _best(newest.path)
         if best is not None:
             return Found(best, "best")
     return newest
+
+
+def _refuse_sharded(path: Path) -> None:
+    if (path / "zero_to_fp32.py").is_file() or any(path.glob("checkpoint/mp_rank_*")):
+        how = "`from lightning.pytorch.utilities.deepspeed import convert_zero_checkpoint_to_fp32_state_dict`"
+    elif (path / ".metadata").is_file() or any(path.glob("*.distcp")):
+        how = f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`"
+    else:
+        return
+    raise CommandError(
+        f"{path} is a sharded checkpoint: a folder with the pieces of every process, which only a run with the same "
+        f"strategy reads. Make one file of it with {how}, and give that file."
+    )
 
 
 def _newest_attempt(folder: Path) -> Path | None:
