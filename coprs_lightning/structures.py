@@ -27,6 +27,8 @@ class Example:
         reasoning: the written chain of thought, or ``None`` when the source has none.
         kind: kind of question (``"attribute"``, ``"position"`` …), ``""`` when unknown.
         features: (C, h, w) float16 precomputed backbone features, or ``None``.
+        instances: (n, H, W) bool, the objects whose union is the mask, none of them empty; ``None`` where the mask is
+            one object, or empty.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Example:
     reasoning: str | None = None
     kind: str = ""
     features: np.ndarray | None = None
+    instances: np.ndarray | None = None
 
 
 @dataclass
@@ -80,6 +83,9 @@ class SegmentationBatch(_Movable):
         features: (B, C, h, w) precomputed backbone features, or ``None``.
         frame_index: (B,) int64, for every example the first one of the batch with the same frame, so that features are
             computed once an image; ``None`` where every frame is its own.
+        instances: B tensors (n_i, S / 2, S / 2) float16 in [0, 1], the objects of every example in frame geometry, soft
+            like ``masks``; n_i is 0 where nothing fits. Half the frame's side is as fine as any mask that is predicted,
+            and an eighth of the memory. ``None`` where every mask of the batch is one object.
     """
 
     keys: list[str]
@@ -94,6 +100,7 @@ class SegmentationBatch(_Movable):
     kinds: list[str]
     features: Tensor | None = None
     frame_index: Tensor | None = None
+    instances: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

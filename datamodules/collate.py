@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coprs_lightning.geometry import to_frame
@@ -48,7 +49,25 @@ class FrameCollator:
             kinds=[example.kind for example in examples],
             features=_stack_features(examples),
             frame_index=torch.tensor(first) if len(unique) < len(examples) else None,
+            instances=self._instances(examples, soft),
         )
+
+    def _instances(self, examples: list[Example], soft: list[Tensor]) -> list[Tensor] | None:
+        """Objects of every example, see :class:`SegmentationBatch`."""
+        if all(example.instances is None and example.mask.any() for example in examples):
+            return None
+        half = max(1, self.image_size // 2)
+        found = []
+        for example, mask in zip(examples, soft, strict=True):
+            if example.instances is not None:
+                framed = to_frame(torch.from_numpy(example.instances).float(), self.image_size)[0]
+            else:
+                framed = mask[: int(example.mask.any())]
+            smaller = framed.new_zeros(0, half, half)
+            if len(framed):
+                smaller = F.interpolate(framed[None], (half, half), mode="area")[0]
+            found.append(smaller.clamp(0, 1).half())
+        return found
 
 
 def _first_with_same_image(examples: list[Example]) -> list[int]:

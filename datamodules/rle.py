@@ -15,6 +15,9 @@ import numpy as np
 MAX_PIXELS = 100_000_000
 """Largest image that shards may hold: beyond it a header of a few bytes could ask for any amount of memory."""
 
+MAX_INSTANCE_PIXELS = 4 * MAX_PIXELS
+"""Most pixels of all instances of a target together, for the same reason."""
+
 _MAX_DIGITS = 7
 """Digits of one number; 7 × 5 bits hold every run of an image of ``MAX_PIXELS`` with its sign."""
 
@@ -90,17 +93,34 @@ def decode_mask(rle: Any) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
 
 
+def instance_masks(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
+    """Several instances as (n, H, W) bool; those without a pixel are left out.
+
+    Where they would have more than ``MAX_INSTANCE_PIXELS`` together, the last one holds the union of all that are left.
+
+    Raises:
+        ValueError: for a malformed mask, or one of another size than ``height`` × ``width``.
+    """
+    most = max(1, MAX_INSTANCE_PIXELS // (height * width))
+    found: list[np.ndarray] = []
+    for rle in rles:
+        if mask_size(rle) != (height, width):
+            raise ValueError(f"mask of {rle['size'][0]} × {rle['size'][1]} pixels in an image of {height} × {width}.")
+        mask = decode_mask(rle)
+        if len(found) == most:
+            found[-1] |= mask
+        elif mask.any():
+            found.append(mask)
+    return np.stack(found) if found else np.zeros((0, height, width), dtype=bool)
+
+
 def union_masks(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
     """Union of several instances as (H, W) bool; none gives an empty mask.
 
     Raises:
         ValueError: for a malformed mask, or one of another size than ``height`` × ``width``.
     """
-    union = np.zeros((height, width), dtype=bool)
-    for rle in rles:
-        if mask_size(rle) != (height, width):
-            raise ValueError(f"mask of {rle['size'][0]} × {rle['size'][1]} pixels in an image of {height} × {width}.")
-        union |= decode_mask(rle)
+    union: np.ndarray = instance_masks(rles, height, width).any(0)
     return union
 
 

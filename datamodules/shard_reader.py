@@ -20,7 +20,7 @@ from PIL import Image
 from coprs_lightning.structures import Example
 from datamodules.record_json import record_from_json
 from datamodules.records import ImageRecord
-from datamodules.rle import union_masks
+from datamodules.rle import instance_masks, union_masks
 from datamodules.shard_index import ShardError, Unit
 from datamodules.shard_writer import IMAGE_FORMATS, UNSUPPORTED_MODES
 
@@ -208,7 +208,7 @@ def build_example(
     """
     target = record.targets[question.target]
     try:
-        mask = union_masks(target.masks, record.height, record.width)
+        instances = instance_masks(target.masks, record.height, record.width)
         ignore = None if target.ignore is None else union_masks([target.ignore], record.height, record.width)
     except ValueError as error:
         raise BadSample(record.key, shard, f"target {target.target_id!r}: {error}") from error
@@ -216,11 +216,12 @@ def build_example(
         key=question.key,
         image=image,
         question=target.expressions[question.expression],
-        mask=mask,
+        mask=instances[0] if len(instances) == 1 else instances.any(0),
         ignore=ignore,
         reasoning=target.reasoning,
         kind=target.kind,
         features=features,
+        instances=instances if len(instances) > 1 else None,
     )
 
 

@@ -53,6 +53,34 @@ def test_features():
         FrameCollator(8)([example(8, 8, features=maps), example(8, 8, features=maps[:2])])
 
 
+def two_objects(height, width, **fields):
+    instances = np.zeros((2, height, width), dtype=bool)
+    instances[0, :, : width // 4] = True
+    instances[1, :, width // 2 :] = True
+    return example(height, width, mask=instances.any(0), instances=instances, **fields)
+
+
+def test_instances_of_every_example_at_half_the_frame():
+    empty = example(16, 16, mask=np.zeros((16, 16), bool))
+    batch = FrameCollator(16)([example(10, 20), empty, two_objects(32, 16)])
+    assert [tuple(each.shape) for each in batch.instances] == [(1, 8, 8), (0, 8, 8), (2, 8, 8)]
+    assert all(each.dtype == torch.float16 for each in batch.instances)
+    # the frame of 32 × 16 pixels is 16 × 8: columns 0 and 1 of 8, then 4 to 7; halved 0, then 2 and 3
+    columns = batch.instances[2].float().mean(1)
+    assert columns[0].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 0], abs=0.3)
+    assert columns[1].tolist() == pytest.approx([0, 0, 1, 1, 0, 0, 0, 0], abs=0.3)
+    halved = torch.nn.functional.interpolate(batch.masks, (8, 8), mode="area")
+    torch.testing.assert_close(batch.instances[0].float(), halved[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(batch.instances[2].float().sum(0), halved[2, 0], atol=2e-3, rtol=0)
+    part = batch.part(1, 3)
+    assert [len(each) for each in part.instances] == [0, 2]
+    assert part.to("meta").instances[1].device.type == "meta"
+
+
+def test_a_batch_of_single_objects_holds_no_instances():
+    assert FrameCollator(16)([example(10, 20), example(20, 10)]).instances is None
+
+
 def test_bad_size():
     with pytest.raises(ValueError, match="image_size must be ≥ 1"):
         FrameCollator(0)

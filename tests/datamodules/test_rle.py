@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.rle import MAX_PIXELS, decode_mask, encode_mask, mask_runs, union_masks
+from datamodules import rle as rle_module
+from datamodules.rle import MAX_PIXELS, decode_mask, encode_mask, instance_masks, mask_runs, union_masks
 
 
 def random_masks():
@@ -91,3 +92,28 @@ def test_random_strings_never_do_worse_than_an_error():
             assert decode_mask(rle).shape == (9, 9)
         except ValueError:
             continue
+
+
+def squares(*corners: int) -> list[dict[str, object]]:
+    masks = np.zeros((len(corners), 6, 5), dtype=bool)
+    for mask, corner in zip(masks, corners, strict=True):
+        mask[corner : corner + 2, :2] = True
+    return [encode_mask(mask) for mask in masks]
+
+
+def test_instances_keep_apart_and_empty_ones_are_none():
+    rles = [*squares(0, 3), encode_mask(np.zeros((6, 5), dtype=bool))]
+    instances = instance_masks(rles, 6, 5)
+    assert instances.shape == (2, 6, 5)
+    assert [np.flatnonzero(mask.any(1)).tolist() for mask in instances] == [[0, 1], [3, 4]]
+    np.testing.assert_array_equal(union_masks(rles, 6, 5), instances[0] | instances[1])
+    assert instance_masks([], 6, 5).shape == (0, 6, 5)
+    assert not union_masks([], 6, 5).any()
+    with pytest.raises(ValueError, match="mask of 6 × 5 pixels in an image of 5 × 6"):
+        instance_masks(rles, 5, 6)
+
+
+def test_many_instances_of_a_large_image_stay_within_the_limit(monkeypatch):
+    monkeypatch.setattr(rle_module, "MAX_INSTANCE_PIXELS", 2 * 30 + 29)
+    instances = instance_masks(squares(0, 1, 3, 4), 6, 5)
+    assert [np.flatnonzero(mask.any(1)).tolist() for mask in instances] == [[0, 1], [1, 2, 3, 4, 5]]

@@ -207,7 +207,13 @@ def test_several_instances_none_and_ignore():
     (example,) = expand(record, pixels, unit="target")
     np.testing.assert_array_equal(example.mask, left | right)
     np.testing.assert_array_equal(example.ignore, right)
-    target.masks, target.ignore = [], None
+    np.testing.assert_array_equal(example.instances, [left, right])
+    target.masks, target.ignore = [encode_mask(left), encode_mask(np.zeros_like(left))], None
+    (example,) = expand(ImageRecord(**vars(record)), pixels, unit="target")
+    np.testing.assert_array_equal(example.mask, left)
+    assert example.instances is None  # one object and nothing
+    target.masks = []
     (example,) = expand(ImageRecord(**vars(record)), pixels, unit="target")
     assert not example.mask.any()
+    assert example.instances is None
     assert example.ignore is None
