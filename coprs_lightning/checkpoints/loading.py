@@ -64,15 +64,16 @@ def open_model(source: str | Path, *, prefer: str = "best", device: str = "cpu")
         prefer: ``best`` or ``last`` checkpoint of a run.
         device: a torch device.
     """
-    folder = exported_folder(source)
     try:
-        if folder is not None:
-            return Opened(read_folder(folder, device=device), folder, "", read_config(folder).generation, {})
-        found = find_checkpoint(source, prefer=prefer)
-        header = read_header(found.path)
-        model = rebuild(header, str(found.path)).to(device)
-    except (RuntimeError, AssertionError) as error:  # how torch refuses devices
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
         raise CommandError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    folder = exported_folder(source)
+    if folder is not None:
+        return Opened(read_folder(folder, device=device), folder, "", read_config(folder).generation, {})
+    found = find_checkpoint(source, prefer=prefer)
+    header = read_header(found.path)
+    model = rebuild(header, str(found.path)).to(device)
     generation = header[SPEC_KEY]["init_args"].get("generation") or {}
     return Opened(model, found.path, found.kind, generation, {key: header[key] for key in header if key not in _HEAVY})
 

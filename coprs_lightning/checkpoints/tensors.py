@@ -36,11 +36,12 @@ def save_tensors(tensors: Mapping[str, Tensor], folder: Path, *, largest_file: s
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
-    # a memory of their own: views and tensors that share memory cannot be written
-    own = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    plan = split_torch_state_dict_into_shards(own, max_shard_size=largest_file)
+    detached = {name: value.detach() for name, value in tensors.items()}
+    plan = split_torch_state_dict_into_shards(detached, max_shard_size=largest_file)
     for file, names in plan.filename_to_tensors.items():
-        save_file({name: own[name] for name in names}, folder / file, metadata={"format": "pt"})
+        # a memory of their own, a file at a time: views and tensors that share memory cannot be written
+        own = {name: detached[name].cpu().clone(memory_format=torch.contiguous_format) for name in names}
+        save_file(own, folder / file, metadata={"format": "pt"})
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": dict(sorted(plan.tensor_to_filename.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from coprs_lightning.checkpoints.authors_keys import LEFT_OVER, from_transformers
 from coprs_lightning.cli import main
 from coprs_lightning.model import CoprsModel
 from tests.checkpoints.authors_source import GRID, HIDDEN, Modules, save_authors, saved
@@ -62,6 +63,31 @@ def test_there_and_back_gives_equal_tensors(refine: bool, dtype: torch.dtype, tm
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     for file in ("config.json", "tokenizer.json", "chat_template.jinja"):
         assert (tmp_path / "back" / "llm_hf" / file).is_file()
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_what_our_decoder_leaves_out_can_come_from_sam(
+    source: tuple[Path, Modules], converted: Path, original: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(converted, tmp_path / "ours")
+    (folder / "leftovers.safetensors").unlink()
+    words = ["export", "--checkpoint", str(folder), "--format", "authors", "--output", str(tmp_path / "back")]
+    assert "leaves out 30 weights. Name the SAM checkpoint that training" in refused(words, capsys, status=1)
+    sam = tmp_path / "sam.pth" if original else tmp_path / "sam"
+    if original:
+        expected = Modules(source[1].heatmap_head.q_proj.in_features).state_dict()
+        torch.save({k: v for k, v in expected.items() if not k.startswith("heatmap_head.")}, sam)
+    else:
+        expected = {from_transformers(name): value for name, value in save_sam(sam).state_dict().items()}
+    main([*words, "--sam", str(sam)])
+    back, before = saved(tmp_path / "back"), saved(source[0])
+    assert sorted(back) == sorted(before)
+    for name, value in back.items():
+        assert torch.equal(value, expected[name] if name in LEFT_OVER else before[name]), name
+    if original:
+        torch.save({"prompt_encoder.no_mask_embed.weight": torch.ones(1)}, sam)
+        message = refused([*words, "--sam", str(sam), "--overwrite"], capsys, status=1)
+        assert "is no whole SAM checkpoint. It lacks:" in message
 
 
 def test_the_report_accounts_for_every_weight(source: tuple[Path, Modules], converted: Path) -> None:
