@@ -12,9 +12,11 @@ import torch
 import yaml
 
 from coprs_lightning.checkpoints import load_model
+from coprs_lightning.checkpoints.folder import write_folder
 from coprs_lightning.cli import main
+from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.model import CoprsModel
-from tests.parts import photos
+from tests.parts import CHANNELS, photos, small_model
 from tests.tiny import refused
 
 
@@ -170,3 +172,12 @@ def test_the_authors_layout_wants_their_parts(
     assert "their code has a SamMaskDecoder as decoder, this model a ConvMaskDecoder. Use --format coprs." in message
     assert "--sam is for --format authors only" in refused([*words, "--sam", "x"], capsys, status=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_authors_layout_has_no_projection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "mlp_dim": 16, "mask_input_channels": 4}
+    (tmp_path / "ours").mkdir()
+    write_folder(small_model(decoder=SamMaskDecoder(in_channels=CHANNELS, **sizes)), {}, tmp_path / "ours")
+    words = ["export", "--checkpoint", str(tmp_path / "ours"), "--output", str(tmp_path / "e"), "--format", "authors"]
+    message = refused([*words, "--sam", "x"], capsys, status=1)
+    assert "brings features of 32 channels to 16; their code has no such layer. Use --format coprs." in message
