@@ -61,42 +61,56 @@ def _tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def check_size(width: int, height: int, name: str) -> None:
-    """Refuse what no vision tower takes.
+class SizeError(ValueError):
+    """An image of a size that is not taken."""
+
+
+def check_size(width: int, height: int, name: str, max_pixels: int | None = None) -> None:
+    """Refuse what no vision tower takes, and what is too large.
 
     Raises:
-        ValueError: for an image without pixels or a long strip.
+        SizeError: for an image without pixels, a long strip, or too many pixels.
     """
     if min(width, height) < 1:
-        raise ValueError(f"{name} has {width} × {height} pixels: there is nothing to see.")
+        raise SizeError(f"{name} has {width} × {height} pixels: there is nothing to see.")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ValueError(
-            f"{name} has {width} × {height} pixels: more than {MAX_ASPECT} times as long as wide. Crop it."
+        raise SizeError(f"{name} has {width} × {height} pixels: more than {MAX_ASPECT} times as long as wide. Crop it.")
+    if max_pixels is not None and width * height > max_pixels:
+        raise SizeError(
+            f"{name} has {width} × {height} pixels, more than the {max_pixels / 1e6:g} million allowed. Scale it down."
         )
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, *, name: str | None = None, max_pixels: int | None = None) -> np.ndarray:
     """Read an image as a person sees it: turned by its EXIF orientation, transparency on white, 16 bit as 8.
+
+    Args:
+        path: the file.
+        name: what messages call it; ``None`` takes the path.
+        max_pixels: larger images are refused before they are decoded.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: for a file that is missing or no image, or a strip that no vision tower takes.
+        ValueError: for a file that is missing or no image, too large, or a strip that no vision tower takes.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    name = str(path) if name is None else name
     if not path.is_file():
-        raise ValueError(f"there is no image {path}.")
+        raise ValueError(f"there is no image {name}.")
     try:
         with Image.open(path) as opened:
+            check_size(*opened.size, f"image {name}", max_pixels)
             image = ImageOps.exif_transpose(opened)
             image.load()
+    except SizeError:
+        raise
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no image in a format that Pillow knows.") from error
+        raise ValueError(f"{name} is no image in a format that Pillow knows.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read (broken or cut short): {error}") from error
-    check_size(*image.size, f"image {path}")
+        raise ValueError(f"image {name} cannot be read (broken or cut short): {error}") from error
     return rgb(image)
 
 

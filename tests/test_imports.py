@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 """What each part of the package may import from it; the command line stands above and may import all of it."""
 
-ABOVE = ("cli", "commands", "__main__")
+ABOVE = ("cli", "commands", "demo", "__main__")
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from coprs_lightning.inference import Answer, answers, batch_from_images
+from coprs_lightning.inference import Answer, answers, batch_from_images, stream
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, SegmentationBatch, SegmentationOutput
-from tests.parts import FRAME, photos, small_model, small_policy
+from tests.parts import FRAME, photos, small_policy
+from tests.talkative import talkative_model
 
 SIZES = ((40, 60), (64, 20), (17, 90), (50, 50))
 QUESTIONS = ["a", "the b", "the c of d", "what is the large e of f?"]
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[CoprsModel]:
-    """Writes different texts about different images, most of them with the token."""
-    model = small_model()
-    liked = nn.functional.one_hot(torch.tensor(model.policy.concentration_id), 1408) * 4.0
-    model.policy.lm.lm_head.register_forward_hook(lambda module, args, output: output + liked)
-    model.max_new_tokens = 6
-    return model
+def model() -> CoprsModel:
+    """Shared by all tests: none changes it."""
+    return talkative_model()
 
 
 def pictures() -> list[np.ndarray]:
@@ -115,6 +111,38 @@ class TestSegment:
             model.segment(image, "a", max_new_tokens=0)
         with pytest.raises(ValueError, match="more than max_prompt_tokens"):
             model.segment(image, "red " * 2500)
+
+
+class TestStream:
+    def test_the_text_grows_and_the_answer_is_that_of_segment(self, model):
+        image = pictures()[3]
+        *texts, answer = stream(model, image, QUESTIONS[3])
+        expected = model.segment(image, QUESTIONS[3])
+        assert isinstance(answer, Answer)
+        assert same(answer, expected)
+        assert np.array_equal(answer.mask, expected.mask)
+        assert len(texts) == 6
+        assert texts[-1] == answer.completion
+        assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+        assert len(set(texts)) > 3
+
+    def test_the_mode_is_given_back_between_the_texts(self):
+        model = talkative_model()
+        model.train()
+        steps = stream(model, pictures()[0], "a", max_new_tokens=2)
+        next(steps)
+        assert model.training
+        assert torch.is_grad_enabled()
+        assert isinstance([*steps][-1], Answer)
+        assert model.training
+
+    def test_mistakes_are_refused(self, model, tmp_path: Path):
+        with pytest.raises(ValueError, match="is empty or no text"):
+            next(stream(model, pictures()[0], " "))
+        with pytest.raises(ValueError, match="there is no image"):
+            next(stream(model, tmp_path / "gone.png", "a"))
+        with pytest.raises(ValueError, match="more than max_prompt_tokens"):
+            next(stream(model, pictures()[0], "red " * 2500))
 
 
 def output_of(
