@@ -136,6 +136,21 @@ def check_names(given: Iterable[str], needed: Iterable[str], unused: Iterable[st
         )
 
 
+def dimensions(weights: Mapping[str, Tensor], name: str, count: int, option: str) -> tuple[int, ...]:
+    """Shape of one weight that tells a size.
+
+    Raises:
+        ValueError: where it has another number of dimensions, or none of a size.
+    """
+    shape = tuple(weights[name].shape)
+    if len(shape) != count or not all(shape):
+        raise ValueError(
+            f"{option} does not hold the weights of a SAM, so nothing was loaded: {name} is {shape}, and has {count} "
+            "dimensions in SAM. Give sam_vit_b/l/h_*.pth as they were released."
+        )
+    return shape
+
+
 def fill(module: nn.Module, weights: Mapping[str, Tensor], originals: Mapping[str, str], option: str) -> None:
     """Copy weights into a module that has exactly these.
 

@@ -123,11 +123,6 @@ class TestTrainingStep:
         assert engine.tokens == int(written.mask.sum())
         assert engine.seconds > 0
 
-    def test_features_come_with_the_batch_alone(self):
-        backbone = training_step.GivenFeatures(image_size=64)
-        with pytest.raises(RuntimeError, match="this batch has no features"):
-            backbone(torch.zeros(1), torch.zeros(1))
-
 
 class TestShapes:
     @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_values_that_are_not_plain_are_refused() -> None:
 
 def test_hints_of_forwarded_arguments_are_found() -> None:
     hints = constructor_hints(TimmBackbone)
-    assert hints["image_size"] is int
+    assert hints["image_size"] == int | None
     assert hints["lr_multiplier"] is float
     assert hints["model_name"] is str
 

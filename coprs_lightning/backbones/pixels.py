@@ -10,20 +10,23 @@ from torch import Tensor
 from coprs_lightning.geometry import valid_mask
 
 
-def normalise(frames: Tensor, valid_sizes: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalise frames and set their padding to zero afterwards, as SAM does.
+def normalise(
+    frames: Tensor, valid_sizes: Tensor, mean: Sequence[float], std: Sequence[float], padding: float = 0.0
+) -> Tensor:
+    """Normalise frames and set their padding afterwards, as SAM does.
 
     Args:
         frames: (B, 3, S, S) uint8 RGB.
         valid_sizes: (B, 2) valid height and width in pixels.
         mean: of red, green and blue, for pixels in [0, 1].
         std: likewise.
+        padding: what the padding holds afterwards, whatever the frames hold there; 0 looks like the mean colour.
 
     Returns:
-        (B, 3, S, S) float32; padding is 0, i.e. looks like the mean colour, whatever the frames hold there.
+        (B, 3, S, S) float32.
     """
     size = int(frames.shape[-1])
     shift = torch.tensor(mean, dtype=torch.float32, device=frames.device)[:, None, None]
     scale = torch.tensor(std, dtype=torch.float32, device=frames.device)[:, None, None]
     pixels = (frames.float() / 255 - shift) / scale
-    return pixels * valid_mask(valid_sizes, (size, size), size)
+    return pixels.masked_fill(~valid_mask(valid_sizes, (size, size), size), padding)

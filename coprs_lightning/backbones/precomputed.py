@@ -13,15 +13,17 @@ from coprs_lightning.component import check_positive
 class PrecomputedFeatures(ImageBackbone):
     """Stands for a backbone where every batch has ``features``: it has no weights, and computes nothing.
 
+    So a training from precomputed features keeps no image encoder in memory; the defaults are those of SAM's features.
+
     Args:
         out_channels: C of the features.
         stride: frame pixels per feature cell.
-        kwargs: ``image_size`` of the frames that the features were computed from, and what
-            :class:`~coprs_lightning.component.Component` takes.
+        image_size: side S of the frames that the features were computed from.
+        kwargs: see :class:`~coprs_lightning.component.Component`.
     """
 
-    def __init__(self, *, out_channels: int = 256, stride: int = 16, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, out_channels: int = 256, stride: int = 16, image_size: int = 1024, **kwargs: Any) -> None:
+        super().__init__(image_size=image_size, **kwargs)
         check_positive(self, out_channels=out_channels, stride=stride)
         self.out_channels = out_channels
         self.stride = stride

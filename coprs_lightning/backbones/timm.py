@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from coprs_lightning.backbones.base import ImageBackbone
-from coprs_lightning.backbones.pixels import normalise
+from coprs_lightning.backbones.base import ImageBackbone, Preprocessing
 from coprs_lightning.backbones.positions import sine_positions
 
 
@@ -24,9 +25,10 @@ class TimmBackbone(ImageBackbone):
             position embedding has a fixed size.
         position_channels: fixed sine and cosine coordinate channels appended to the features, a multiple of 4.
             Convolutional models do not know where they are, and "the left one" needs it; 0 appends none.
-        mean: of red, green and blue for pixels in [0, 1]; ``null`` takes the model's own.
+        mean: of red, green and blue for pixels in [0, 1]; ``null`` takes what timm records for the model.
         std: likewise.
-        kwargs: ``image_size`` and what :class:`~coprs_lightning.component.Component` takes.
+        image_size: side of the frames; ``null`` takes what timm records for the model.
+        kwargs: see :class:`~coprs_lightning.component.Component`.
 
     Raises:
         ValueError: for an unknown model name, a level it does not have, or sizes that do not fit.
@@ -42,10 +44,14 @@ class TimmBackbone(ImageBackbone):
         position_channels: int = 0,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
+        image_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(image_size=image_size, **kwargs)
         own = _default_config(model_name)
+        self.preprocessing = Preprocessing(
+            mean=_triple(mean or own.mean), std=_triple(std or own.std), image_size=image_size or own.input_size[-1]
+        )
         # models whose position embedding has a fixed size must be told ours
         sized = {"img_size": self.image_size} if own.fixed_input_size else {}
         self.encoder = _create(model_name, pretrained, out_index, {**sized, **(model_kwargs or {})})
@@ -66,14 +72,10 @@ class TimmBackbone(ImageBackbone):
         grid = self.image_size // self.stride
         self.register_buffer("positions", sine_positions(position_channels, grid), persistent=False)
         self.positions: Tensor
-        self.mean = tuple(mean or own.mean)
-        self.std = tuple(std or own.std)
 
     def forward(self, frames: Tensor, valid_sizes: Tensor) -> Tensor:
         """See :meth:`ImageBackbone.forward`."""
-        self.check_frames(frames)
-        pixels = normalise(frames, valid_sizes, self.mean, self.std).to(next(self.encoder.parameters()).dtype)
-        features = self.encoder(pixels)[-1]
+        features = self.encoder(self.normalised(frames, valid_sizes))[-1]
         if getattr(self.encoder, "output_fmt", "NCHW") == "NHWC":  # not every timm wrapper tells; most are NCHW
             features = features.permute(0, 3, 1, 2)
         grid = self.image_size // self.stride
@@ -87,6 +89,16 @@ class TimmBackbone(ImageBackbone):
             positions = self.positions.to(features.dtype).expand(len(features), -1, -1, -1)
             features = torch.cat([features, positions], dim=1)
         return features
+
+    def portable_spec(self, folder: Path | None = None) -> dict[str, Any]:
+        """See :meth:`Component.portable_spec`: the same timm model without its weights, and what timm records of it."""
+        how = self.preprocessing
+        return self.rebuilt_with(pretrained=False, mean=list(how.mean), std=list(how.std))
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 def _default_config(name: str) -> Any:

@@ -6,6 +6,7 @@ head and the hypernetworks of the three further masks would get no gradient (and
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from coprs_lightning.component import check_positive
 from coprs_lightning.decoders.base import MaskDecoder
 from coprs_lightning.decoders.prior import masked_prior
-from coprs_lightning.decoders.sam_parts import pretrained_parts, projection, random_parts, single_mask
+from coprs_lightning.decoders.sam_parts import pretrained_parts, projection, random_parts, single_mask, sizes_of
 
 
 class SamMaskDecoder(MaskDecoder):
@@ -27,8 +28,10 @@ class SamMaskDecoder(MaskDecoder):
         mlp_dim: width of the layers' MLPs.
         attention_downsample_rate: factor by which the cross attention is narrower than ``hidden_size``.
         mask_input_channels: channels inside the embedding of the mask prompt.
-        pretrained: hub id or folder of a transformers SAM checkpoint (``facebook/sam-vit-huge``): its prompt encoder
-            and mask decoder are loaded, strictly, and the sizes above come from it.
+        layer_norm_eps: ε of the attention layers' norms; 1e-5 in the original package, 1e-6 in transformers.
+        pretrained: hub id or folder of a transformers SAM checkpoint (``facebook/sam-vit-huge``), or an original file
+            (``sam_vit_h_4b8939.pth``): its prompt encoder and mask decoder are loaded, strictly, and what is above
+            comes from it.
         prompt_lr_multiplier: learning-rate multiplier of the prompt encoder (the paper: 10, with 5 for the decoder);
             ``null`` uses ``lr_multiplier``.
         kwargs: ``in_channels`` and what :class:`~coprs_lightning.component.Component` takes.
@@ -46,6 +49,7 @@ class SamMaskDecoder(MaskDecoder):
         mlp_dim: int = 2048,
         attention_downsample_rate: int = 2,
         mask_input_channels: int = 16,
+        layer_norm_eps: float = 1e-6,
         pretrained: str | None = None,
         prompt_lr_multiplier: float | None = None,
         **kwargs: Any,
@@ -62,7 +66,7 @@ class SamMaskDecoder(MaskDecoder):
         check_positive(self, **sizes)
         self.prompt_lr_multiplier = self.lr_multiplier if prompt_lr_multiplier is None else prompt_lr_multiplier
         if pretrained is None:
-            prompt_encoder, mask_decoder = random_parts(**sizes)
+            prompt_encoder, mask_decoder = random_parts(**sizes, layer_norm_eps=layer_norm_eps)
         else:
             prompt_encoder, mask_decoder = pretrained_parts(pretrained)
         self.mask_embed: nn.Module = prompt_encoder.mask_embed
@@ -101,6 +105,11 @@ class SamMaskDecoder(MaskDecoder):
         with torch.autocast(device.type, enabled=False):
             embedding: Tensor = self.position_embed(grid)
         return embedding.permute(2, 0, 1)[None]
+
+    def portable_spec(self, folder: Path | None = None) -> dict[str, Any]:
+        """See :meth:`Component.portable_spec`: the sizes in place of the checkpoint that gave them."""
+        spec = self.spec
+        return {**spec, "init_args": {**spec["init_args"], **sizes_of(self), "pretrained": None}}
 
     def parameter_groups(self, learning_rate: float, name: str) -> list[dict[str, Any]]:
         """Prompt encoder and mask decoder as two groups: the paper trains them at different rates."""

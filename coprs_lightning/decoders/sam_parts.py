@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from coprs_lightning.decoders.sam_original import original_names, our_names
+from coprs_lightning.sam_original import (
+    check_names,
+    count_layers,
+    dimensions,
+    encoder_names,
+    fill,
+    is_original,
+    read_original,
+)
+
+ORIGINAL_EPS = 1e-5
+"""Of the layer norms in the original's attention; transformers' checkpoints of the same weights say 1e-6."""
 
 
 def random_parts(
@@ -16,6 +30,7 @@ def random_parts(
     mlp_dim: int,
     attention_downsample_rate: int,
     mask_input_channels: int,
+    layer_norm_eps: float,
 ) -> tuple[Any, Any]:
     """Prompt encoder and mask decoder with random weights.
 
@@ -42,6 +57,7 @@ def random_parts(
             "num_attention_heads": num_attention_heads,
             "mlp_dim": mlp_dim,
             "attention_downsample_rate": attention_downsample_rate,
+            "layer_norm_eps": layer_norm_eps,
         },
     )
     # transformers draws the frequencies with a standard deviation of half the encoder's width, which is noise from one
@@ -52,16 +68,54 @@ def random_parts(
 
 
 def pretrained_parts(pretrained: str) -> tuple[Any, Any]:
-    """Prompt encoder and mask decoder of a transformers SAM checkpoint.
+    """Prompt encoder and mask decoder of a SAM checkpoint.
 
     The image encoder's layers are not loaded: it is another slot, and 2.5 GB for ViT-H.
 
     Args:
-        pretrained: hub id or folder.
+        pretrained: hub id or folder of a transformers checkpoint, or an original ``.pth`` file.
 
     Raises:
-        ValueError: when the checkpoint lacks a weight; transformers alone would leave it random.
+        ValueError: when the checkpoint lacks a weight, or an original one holds others.
     """
+    return _from_original(pretrained) if is_original(pretrained) else _from_transformers(pretrained)
+
+
+def _from_original(file: str) -> tuple[Any, Any]:
+    option = f"SamMaskDecoder.pretrained: {file}"
+    weights = read_original(file, "SamMaskDecoder.pretrained")
+    layers = max(1, count_layers(weights, "mask_decoder.transformer.layers."))
+    other_slot = encoder_names(count_layers(weights, "image_encoder.blocks."))
+    check_names(weights, our_names(layers), other_slot, option)
+    with torch.device("meta"):  # no memory and no time for random weights
+        prompt_encoder, mask_decoder = random_parts(**_sizes(weights, option), layer_norm_eps=ORIGINAL_EPS)
+    kept = nn.ModuleDict(
+        {
+            "mask_embed": prompt_encoder.mask_embed,
+            "position_embed": prompt_encoder.shared_embedding,
+            "mask_decoder": single_mask(mask_decoder),
+        }
+    ).to_empty(device="cpu")
+    originals = original_names(layers)
+    fill(kept, {ours: weights[original] for ours, original in originals.items()}, originals, option)
+    return prompt_encoder, mask_decoder
+
+
+def _sizes(weights: dict[str, Tensor], option: str) -> dict[str, int]:
+    """Sizes of an original decoder, from the shapes of its weights; the number of heads leaves no trace in them."""
+    hidden = dimensions(weights, "mask_decoder.mask_tokens.weight", 2, option)[1]
+    cross = dimensions(weights, "mask_decoder.transformer.final_attn_token_to_image.q_proj.weight", 2, option)[0]
+    return {
+        "hidden_size": hidden,
+        "num_layers": count_layers(weights, "mask_decoder.transformer.layers."),
+        "num_attention_heads": 8,
+        "mlp_dim": dimensions(weights, "mask_decoder.transformer.layers.0.mlp.lin1.weight", 2, option)[0],
+        "attention_downsample_rate": max(1, hidden // cross),
+        "mask_input_channels": dimensions(weights, "prompt_encoder.mask_downscaling.3.weight", 4, option)[0],
+    }
+
+
+def _from_transformers(pretrained: str) -> tuple[Any, Any]:
     from transformers import SamConfig, SamModel
     from transformers.utils import logging
 
@@ -95,6 +149,20 @@ def single_mask(decoder: Any) -> nn.Module:
     decoder.num_mask_tokens = 1
     decoder.iou_prediction_head = nn.Identity()
     return decoder
+
+
+def sizes_of(decoder: Any) -> dict[str, Any]:
+    """Arguments that build a decoder of ours of the same sizes with random weights."""
+    config = decoder.mask_decoder.config
+    return {
+        "hidden_size": int(config.hidden_size),
+        "num_layers": int(config.num_hidden_layers),
+        "num_attention_heads": int(config.num_attention_heads),
+        "mlp_dim": int(config.mlp_dim),
+        "attention_downsample_rate": int(config.attention_downsample_rate),
+        "mask_input_channels": int(decoder.mask_embed.conv2.out_channels),
+        "layer_norm_eps": float(config.layer_norm_eps),
+    }
 
 
 def projection(in_channels: int, hidden_size: int) -> nn.Module:

@@ -82,12 +82,12 @@ def test_normalises_by_the_model_s_own_statistics_and_then_pads_with_zero():
     backbone = TimmBackbone(model_name="test_vit", image_size=32)
     backbone.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     backbone(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8), torch.tensor([[32, 20]]))
-    assert backbone.mean == (0.5, 0.5, 0.5)
+    assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
     torch.testing.assert_close(seen[0][..., :20], torch.ones(1, 3, 32, 20))
     assert (seen[0][..., 20:] == 0).all()
     imagenet = TimmBackbone(model_name="resnet18", image_size=32)
-    assert imagenet.mean == (0.485, 0.456, 0.406)
-    assert imagenet.std == (0.229, 0.224, 0.225)
+    assert imagenet.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert imagenet.preprocessing.std == (0.229, 0.224, 0.225)
 
 
 def test_mean_and_std_can_be_set():

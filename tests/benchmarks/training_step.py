@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from coprs_lightning.aggregators import LastTokenAggregator
-from coprs_lightning.backbones import ImageBackbone
+from coprs_lightning.backbones import PrecomputedFeatures
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.heatmap_heads import CrossAttentionHead
 from coprs_lightning.model import CoprsModel
@@ -62,19 +61,6 @@ COLUMNS = {
     "held_mib": ("held MiB", ".0f"),
     "peak_mib": ("step's peak above it, MiB", ".0f"),
 }
-
-
-class GivenFeatures(ImageBackbone):
-    """Stands for a frozen SAM encoder whose features come with the batch."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(frozen=True, **kwargs)
-        self.out_channels = CHANNELS
-        self.stride = STRIDE
-
-    def forward(self, frames: Tensor, valid_sizes: Tensor) -> Tensor:
-        """Never called: batches have features."""
-        raise RuntimeError("this batch has no features; the benchmark's batches bring theirs.")
 
 
 class TimedRollout(RolloutEngine):
@@ -121,7 +107,9 @@ def build_model(options: argparse.Namespace) -> tuple[CoprsModel, HFPolicy]:
         )
         model = CoprsModel(
             policy=policy,
-            backbone=GivenFeatures(image_size=STRIDE * options.feature_grid),
+            backbone=PrecomputedFeatures(
+                out_channels=CHANNELS, stride=STRIDE, image_size=STRIDE * options.feature_grid, frozen=True
+            ),
             aggregator=LastTokenAggregator(hidden_size=policy.hidden_size),
             heatmap_head=CrossAttentionHead(query_dim=policy.hidden_size, in_channels=CHANNELS, upscale=4),
             decoder=SamMaskDecoder(in_channels=CHANNELS),
