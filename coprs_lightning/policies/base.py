@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,14 @@ class Policy(Component, ABC):
         top_p: float = 1.0,
     ) -> Completions:
         """As :meth:`generate`, with each prompt encoded once for all its completions."""
+
+    @abstractmethod
+    def stream(self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0) -> Iterator[Completions]:
+        """Complete one prompt, telling the completion while it is written; the same tokens as :meth:`generate`.
+
+        Yields:
+            the completion so far after every token (``truncated`` as long as it has not ended); at last the whole.
+        """
 
     @abstractmethod
     def forward(self, prompts: Prompts, completions: Completions) -> PolicyOutput:

@@ -6,20 +6,23 @@ its own (the row that the tokenizer's id addresses – padded vocabularies have 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from coprs_lightning.component import check_positive
+from coprs_lightning.policies.assets import policy_assets
 from coprs_lightning.policies.base import Policy
 from coprs_lightning.policies.hidden import packed_hidden, separate_hidden
 from coprs_lightning.policies.loading import load_model, load_processor, resolve_model, vision_tower
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
 from coprs_lightning.policies.packing import repeat_prompts
-from coprs_lightning.policies.sampling import check_sampling, decoding, sample_group
+from coprs_lightning.policies.sampling import check_sampling, decoding, sample_group, sampled_steps
 from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTemplate, leave_out, spell_out
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
 
@@ -277,19 +280,50 @@ class HFPolicy(Policy):
             ValueError: for options out of range, or an attention kernel that takes no mask.
         """
         check_sampling(max_new_tokens, temperature, top_p)
+        options = self._sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
         with decoding(self.lm):
-            ids = sample_group(
-                self.lm,
-                prompts,
-                num_generations,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                suppressed=self._suppressed,
-                end_ids=torch.tensor(self._eos_ids, device=self.device),
-                pad_id=self._pad_id,
-            )
+            ids = sample_group(self.lm, prompts, num_generations, **options)
         return self._completions(ids)
+
+    def stream(self, prompts: Prompts, *, max_new_tokens: int, temperature: float = 0.0) -> Iterator[Completions]:
+        """See :meth:`Policy.stream`.
+
+        Raises:
+            ValueError: for options out of range, or an attention kernel that takes no mask.
+        """
+        check_sampling(max_new_tokens, temperature, 1.0)
+        options = self._sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=1.0)
+        steps = sampled_steps(self.lm, prompts, 1, **options)
+        while True:
+            with decoding(self.lm):  # not around the yield: the caller may use the model meanwhile
+                ids = next(steps, None)
+            if ids is None:
+                return
+            yield self._completions(ids)
+
+    def _sampling(self, **options: Any) -> dict[str, Any]:
+        ends = torch.tensor(self._eos_ids, device=self.device)
+        return {**options, "suppressed": self._suppressed, "end_ids": ends, "pad_id": self._pad_id}
+
+    @cached_property
+    def _assets(self) -> dict[str, str]:
+        return policy_assets(self.processor, self.lm)
+
+    def assets(self) -> dict[str, str]:
+        """Processor, tokenizer and configuration in transformers' own format, as they are now."""
+        return dict(self._assets)
+
+    def portable_spec(self, folder: Path | None = None) -> dict[str, Any]:
+        """See :meth:`Component.portable_spec`; overrides and pixel limits are in the assets."""
+        now = {
+            "model": "policy",
+            "random_weights": True,
+            "config_overrides": None,
+            "min_pixels": None,
+            "max_pixels": None,
+            "dtype": str(self.lm.dtype).removeprefix("torch."),
+        }
+        return {**self.spec, "init_args": {**self.spec["init_args"], **now}}
 
     def _completions(self, ids: Tensor) -> Completions:
         """Mask everything after the first end-of-sequence token and decode."""

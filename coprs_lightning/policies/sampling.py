@@ -8,6 +8,7 @@ completion that has ended takes no further part.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,7 +73,7 @@ def next_tokens(logits: Tensor, suppressed: Tensor, temperature: float, top_p: f
 
 
 @torch.no_grad()
-def sample_group(
+def sampled_steps(
     lm: Any,
     prompts: Prompts,
     num_generations: int,
@@ -83,8 +84,8 @@ def sample_group(
     suppressed: Tensor,
     end_ids: Tensor,
     pad_id: int,
-) -> Tensor:
-    """Sample G completions of each of B prompts with one prefill.
+) -> Iterator[Tensor]:
+    """Sample G completions of each of B prompts with one prefill, step by step.
 
     Args:
         lm: transformers model in eval mode.
@@ -97,8 +98,8 @@ def sample_group(
         end_ids: ids that end a completion.
         pad_id: what follows an end.
 
-    Returns:
-        (B·G, R) ids, the G of a prompt beside each other.
+    Yields:
+        (B·G, r) ids after every step r, the G of a prompt beside each other; at last (B·G, R).
     """
     count = len(prompts.input_ids)
     device = prompts.input_ids.device
@@ -124,8 +125,9 @@ def sample_group(
         rows = torch.arange(count, device=device)[:, None].expand_as(active)
         ids[rows[real], active[real], step] = drawn[real]
         active = torch.where(torch.isin(drawn, end_ids), PADDING, active)
+        yield ids[..., : step + 1].reshape(count * num_generations, -1)
         if step + 1 == max_new_tokens or not (active != PADDING).any():
-            return ids[..., : step + 1].reshape(count * num_generations, -1)
+            return
         # completions that go on come first; columns that no prompt needs any more are dropped
         order = (active == PADDING).to(torch.int8).argsort(dim=1, stable=True)
         width = int((active != PADDING).sum(1).max())
@@ -142,4 +144,12 @@ def sample_group(
             use_cache=True,
         ).last_hidden_state
         logits = lm.lm_head(hidden).flatten(0, 1)
-    raise AssertionError("unreachable: the last step returns")
+
+
+def sample_group(lm: Any, prompts: Prompts, num_generations: int, **options: Any) -> Tensor:
+    """All steps of :func:`sampled_steps` at once, with its options.
+
+    Returns:
+        (B·G, R) ids, the G of a prompt beside each other.
+    """
+    return deque(sampled_steps(lm, prompts, num_generations, **options), maxlen=1).pop()

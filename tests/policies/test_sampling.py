@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -130,3 +131,28 @@ def test_temperature_and_top_p(options: dict[str, Any], drawn: set[int]) -> None
     suppressed = torch.tensor([False, False, False, False, True])
     tokens: Tensor = next_tokens(LOGITS.expand(2000, -1), suppressed, **options)
     assert set(tokens.tolist()) == drawn
+
+
+def test_a_stream_tells_the_completion_while_it_is_written(policy: HFPolicy) -> None:
+    prompts = policy.encode_prompts(photos((40, 60)), ["the red one"])
+    told = list(policy.stream(prompts, max_new_tokens=9))
+    whole = policy.generate(prompts, max_new_tokens=9)
+    assert torch.equal(told[-1].ids, whole.ids)
+    assert told[-1].texts == whole.texts
+    assert [item.ids.shape[1] for item in told] == list(range(1, len(told) + 1))
+    assert all(later.texts[0].startswith(earlier.texts[0].rstrip("�")) for earlier, later in itertools.pairwise(told))
+
+
+def test_a_stream_leaves_the_policy_as_it_was_between_tokens() -> None:
+    policy = small_policy(attn_implementation="flex_attention").train()
+    stream = policy.stream(policy.encode_prompts(photos((40, 60)), ["x"]), max_new_tokens=4)
+    next(stream)
+    assert policy.lm.training
+    assert policy.lm.get_decoder().config._attn_implementation == "flex_attention"
+    assert torch.is_grad_enabled()
+
+
+def test_a_stream_refuses_what_generate_refuses(policy: HFPolicy) -> None:
+    prompts = policy.encode_prompts(photos((40, 60)), ["x"])
+    with pytest.raises(ValueError, match="max_new_tokens must be ≥ 1"):
+        next(policy.stream(prompts, max_new_tokens=0))
