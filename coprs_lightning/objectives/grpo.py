@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coprs_lightning.component import check_positive
+from coprs_lightning.losses.matching import DEFAULT_MATCHING, MatchingOptions
 from coprs_lightning.losses.policy_gradient import clipped_policy_loss, k3_kl
 from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights
 from coprs_lightning.model import CoprsModel
@@ -58,6 +59,7 @@ class GRPOObjective(Objective):
         later_segmentation: coefficients from ``switch_step`` on; ``null`` keeps the first set.
         switch_step: optimizer step at which the coefficients switch; -1 for never.
         ignore_padding: leave the padding out of the segmentation loss (the paper counts it as background).
+        matching: how objects are assigned to concentration tokens, where there are several.
         updates_per_batch: optimizer steps on each rollout; from the second on the ratio differs from 1.
         micro_batch_size: completions that go through the model at a time; ``null`` takes all. The result is the same
             where no trained part has batch statistics.
@@ -87,6 +89,7 @@ class GRPOObjective(Objective):
         later_segmentation: SegmentationWeights | None = None,
         switch_step: int = -1,
         ignore_padding: bool = False,
+        matching: MatchingOptions = DEFAULT_MATCHING,
         updates_per_batch: int = 1,
         micro_batch_size: int | None = None,
         **kwargs: Any,
@@ -110,6 +113,7 @@ class GRPOObjective(Objective):
         self.segmentation_weight = segmentation_weight
         self.schedule = SegmentationSchedule(segmentation, later_segmentation, switch_step)
         self.ignore_padding = ignore_padding
+        self.matching = matching
         self.updates_per_batch = updates_per_batch
         self.micro_batch_size = micro_batch_size
         least = self.advantages.least_group_size
@@ -179,7 +183,7 @@ class GRPOObjective(Objective):
         mask = completions.mask.view(len(batch), self.num_generations, -1)
         weights = self.token_weights(mask).flatten(0, 1)
         pieces = cut_into_pieces(model, batch, prompts, completions, self.micro_batch_size)
-        return Rollout(batch, completions, pieces, weights)
+        return Rollout(batch, completions, pieces, weights, model.aggregator.num_tokens)
 
     def _run(self, model: CoprsModel, piece: Piece) -> Pass:
         output = model(piece.batch, piece.prompts, piece.completions, piece.features)
@@ -243,11 +247,16 @@ class GRPOObjective(Objective):
             reinforcement = reinforcement + self.beta * logs["loss/kl"]
         # over all completions: one without a token has no heatmap that could be wrong, and counts 0
         segmentation, parts = segmentation_rows(
-            current.output, piece.batch, self.schedule.at(step.number), model.image_size, self.ignore_padding
+            current.output,
+            piece.batch,
+            self.schedule.at(step.number),
+            model.image_size,
+            self.ignore_padding,
+            self.matching,
         )
         share = 1 / len(rollout.completions.ids)
         logs["loss/segmentation"] = segmentation.sum() * share
-        logs.update({f"loss/{name}": value.sum() * share for name, value in parts.items()})
+        logs.update({key: value.sum() * share for key, value in parts.items()})
         loss = self.policy_weight * reinforcement + self.segmentation_weight * logs["loss/segmentation"]
         logs["loss"] = loss
         with torch.no_grad():

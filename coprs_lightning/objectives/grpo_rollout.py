@@ -112,6 +112,7 @@ class Rollout:
         completions: B·G.
         pieces: of the batch and its completions; one where there is no micro-batch.
         weights: (N, R) token weights over the whole batch.
+        num_tokens: K, concentration tokens that a completion is asked to have.
         scores: filled in once the masks are known.
     """
 
@@ -119,6 +120,7 @@ class Rollout:
     completions: Completions
     pieces: list[Piece]
     weights: Tensor
+    num_tokens: int = 1
     scores: Scores | None = None
 
 
@@ -169,6 +171,7 @@ def reward_inputs(rollout: Rollout, seen: Seen) -> RewardInputs:
         heatmaps=seen.heatmap_logits.sigmoid(),
         targets=batch.masks[:, 0].float().repeat_interleave(group, 0),
         valid_sizes=batch.valid_sizes.repeat_interleave(group, 0),
+        num_tokens=rollout.num_tokens,
     )
 
 
@@ -178,7 +181,9 @@ def make_record(
     """The rollout as callbacks see it."""
     shape = rewards.shape
     texts = rollout.completions.texts
-    well_formed = torch.tensor([parse_completion(text).well_formed for text in texts], device=rewards.device)
+    well_formed = torch.tensor(
+        [parse_completion(text, rollout.num_tokens).well_formed for text in texts], device=rewards.device
+    )
     return RolloutRecord(
         batch=rollout.batch,
         texts=texts,

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from coprs_lightning.losses.language import completion_cross_entropy
+from coprs_lightning.losses.matching import DEFAULT_MATCHING, MatchingOptions
 from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives.base import Objective, ObjectiveOutput, TrainingStep
@@ -28,6 +29,7 @@ class SupervisedObjective(Objective):
         later_segmentation: coefficients from ``switch_step`` on; ``null`` keeps the first set.
         switch_step: optimizer step at which the coefficients switch; -1 for never.
         ignore_padding: leave the padding out of the segmentation loss (the paper counts it as background).
+        matching: how objects are assigned to concentration tokens, where there are several.
         own_completions_every: every so many steps, take the segmentation loss on completions that the policy samples
             itself; 0 for never.
         own_completions_from: first step that may do so.
@@ -45,6 +47,7 @@ class SupervisedObjective(Objective):
         later_segmentation: SegmentationWeights | None = None,
         switch_step: int = -1,
         ignore_padding: bool = False,
+        matching: MatchingOptions = DEFAULT_MATCHING,
         own_completions_every: int = 0,
         own_completions_from: int = 0,
         own_temperature: float = 1.0,
@@ -56,6 +59,7 @@ class SupervisedObjective(Objective):
         self.segmentation_weight = segmentation_weight
         self.schedule = SegmentationSchedule(segmentation, later_segmentation, switch_step)
         self.ignore_padding = ignore_padding
+        self.matching = matching
         self.own_completions_every = own_completions_every
         self.own_completions_from = own_completions_from
         self.own_temperature = own_temperature
@@ -80,11 +84,11 @@ class SupervisedObjective(Objective):
             taught = output.policy
         language = completion_cross_entropy(model.policy.completion_logits(taught), written.ids, written.mask).mean()
         segmentation, parts = masked_segmentation_loss(
-            output, batch, self.schedule.at(step.number), model.image_size, self.ignore_padding
+            output, batch, self.schedule.at(step.number), model.image_size, self.ignore_padding, self.matching
         )
         loss = self.language_weight * language + self.segmentation_weight * segmentation
         logs.update({"loss": loss, "loss/language": language, "loss/segmentation": segmentation})
-        logs.update({f"loss/{name}": value for name, value in parts.items()})
+        logs.update(parts)
         return ObjectiveOutput(loss, {key: value.detach() for key, value in logs.items()})
 
 
@@ -94,14 +98,16 @@ def masked_segmentation_loss(
     weights: SegmentationWeights,
     frame: int,
     ignore_padding: bool,
+    matching: MatchingOptions = DEFAULT_MATCHING,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Segmentation loss over the examples that have a concentration token.
 
     Returns:
-        the mean loss and the means of its parts; zeros that keep the graph, and no parts, where no example has a token.
+        the mean loss and the means of what is to be logged of it; zeros that keep the graph, and nothing to log, where no
+        example has a token.
     """
     count = output.present.any(1).sum()
-    losses, parts = segmentation_rows(output, batch, weights, frame, ignore_padding)
+    losses, parts = segmentation_rows(output, batch, weights, frame, ignore_padding, matching)
     if not count:
         return losses.sum(), {}
     return losses.sum() / count, {name: value.sum() / count for name, value in parts.items()}

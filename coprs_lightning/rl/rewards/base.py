@@ -19,10 +19,12 @@ class RewardInputs:
         texts: N completions as text, special tokens kept except padding and end of sequence.
         truncated: (N,) bool, the length limit came before the end of the sequence.
         present: (N,) bool, the completion has a concentration token, so that there is a mask.
-        masks: (N, H, W) float32 probabilities of the predicted mask; all 0 where ``present`` is ``False``.
+        masks: (N, H, W) float32 probabilities of the predicted mask, the union where there are several; all 0 where
+            ``present`` is ``False`` or nothing fits.
         heatmaps: (N, H', W') float32 probabilities of the heatmap, likewise.
         targets: (N, S, S) float32 in [0, 1], the ground truth in frame geometry (padding is background).
         valid_sizes: (N, 2) int64, height and width in pixels of the part of each frame that is image.
+        num_tokens: K, concentration tokens that a completion is asked to have.
     """
 
     questions: list[str]
@@ -33,6 +35,7 @@ class RewardInputs:
     heatmaps: Tensor
     targets: Tensor
     valid_sizes: Tensor
+    num_tokens: int = 1
 
     def __len__(self) -> int:
         return len(self.texts)

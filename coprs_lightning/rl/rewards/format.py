@@ -12,10 +12,11 @@ from coprs_lightning.rl.rewards.base import Reward, RewardInputs
 class FormatReward(Reward):
     """0, ``demoted`` or 1, by text alone.
 
-    0 unless there is exactly one non-empty ``<think> … </think>`` and exactly one concentration token, after it (the
-    completions that ``train/completions/malformed_fraction`` counts; a stray second tag is malformed, too). ``demoted``
-    where the thought is too long, where anything but space comes before it, or where too many words come between it and
-    the token; else 1. What follows the token is not looked at, as in the released code.
+    0 unless there is exactly one non-empty ``<think> … </think>`` and exactly one concentration token, after it – or as
+    many as the prompt asks for – (the completions that ``train/completions/malformed_fraction`` counts; a stray second
+    tag is malformed, too). ``demoted`` where the thought is too long, where anything but space comes before it, or where
+    too many words come between it and the (last) token; else 1. What follows the token is not looked at, as in the
+    released code.
 
     Args:
         max_thought_characters: longest thought that is not demoted, its outer spaces included.
@@ -47,12 +48,12 @@ class FormatReward(Reward):
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         """See :meth:`Reward.__call__`."""
-        scores = [self.score(text) for text in inputs.texts]
+        scores = [self.score(text, inputs.num_tokens) for text in inputs.texts]
         return torch.tensor(scores, dtype=torch.float32, device=inputs.masks.device)
 
-    def score(self, text: str) -> float:
-        """Score of one completion."""
-        parsed = parse_completion(text)
+    def score(self, text: str, num_tokens: int = 1) -> float:
+        """Score of one completion that was asked to have ``num_tokens`` concentration tokens."""
+        parsed = parse_completion(text, num_tokens)
         if not parsed.well_formed:
             return 0.0
         before, _, rest = text.partition("<think>")
