@@ -36,6 +36,7 @@ examples:
   coprs fit --model.heatmap_head.help FiLMHead   options of one part
   coprs validate --ckpt_path runs/quickstart     evaluate the best checkpoint of a run
   coprs segment --checkpoint runs/quickstart --image photo.jpg --question "what floats?" --output out
+  coprs demo --checkpoint runs/quickstart        ask it in the browser
 """
 
 

@@ -22,7 +22,7 @@ _READ = re.compile(
     r"|/gradio_api/(startup-events|app_id|info|heartbeat/.*|queue/data|upload_progress|file=(?!https?:).*)",
     re.IGNORECASE,
 )
-_WRITE = re.compile(r"/gradio_api/(queue/join|upload|cancel|reset)/?")
+_WRITE = re.compile(r"/gradio_api/(queue/join|run/predict|upload|cancel|reset)/?")
 _UPLOAD = re.compile(r"/gradio_api/upload/?")
 _ENVELOPE = 64 * 1024
 """Bytes of an upload that are not the file."""

@@ -42,7 +42,7 @@ a.coprs-link { display: inline-block; margin-top: 12px; padding: 6px 14px; borde
   color: var(--button-secondary-text-color); background: var(--button-secondary-background-fill);
   border: 1px solid var(--border-color-primary); }
 .coprs-objects { margin-top: 12px; border-collapse: collapse; }
-.coprs-objects th, .coprs-objects td { padding: 4px 14px 4px 0; text-align: left; }
+.coprs-figures + * + table.coprs-objects :is(th, td) { padding: 5px 14px; text-align: left; }
 .coprs-objects a.coprs-link { margin: 0; padding: 1px 10px; }
 p.coprs-note, p.coprs-error { margin: 0; padding: 8px 12px; border-radius: 6px; }
 p.coprs-note { background: var(--background-fill-secondary); color: var(--body-text-color); }

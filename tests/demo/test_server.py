@@ -46,14 +46,17 @@ def upload(running: Running, content: bytes, name: str = "photo.png") -> tuple[i
     return request(f"{running.url}gradio_api/upload", body, **{"Content-Type": kind})
 
 
-def ask(running: Running, image: Any, question: str = "the b") -> list[dict[str, Any]]:
-    """Everything that the server says to a question, as the browser asks it."""
+def join(running: Running, image: Any, path: str = "queue/join") -> tuple[int, bytes]:
+    """Ask as the browser does."""
     config = json.loads(request(f"{running.url}config")[1])
     (asked,) = [item for item in config["dependencies"] if len(item["inputs"]) == 2 and len(item["outputs"]) == 3]
-    body = {"data": [image, question], "fn_index": asked["id"], "session_hash": "x", "event_data": None}
-    status, answer = request(
-        f"{running.url}gradio_api/queue/join", json.dumps(body).encode(), **{"Content-Type": "application/json"}
-    )
+    body = {"data": [image, "the b"], "fn_index": asked["id"], "session_hash": "x", "event_data": None}
+    return request(f"{running.url}gradio_api/{path}", json.dumps(body).encode(), **{"Content-Type": "application/json"})
+
+
+def ask(running: Running, image: Any) -> list[dict[str, Any]]:
+    """Everything that the server says to a question."""
+    status, answer = join(running, image)
     if status != 200:
         return [{"status": status, "detail": answer.decode()}]
     events = request(f"{running.url}gradio_api/queue/data?session_hash=x")[1].decode()
@@ -68,6 +71,13 @@ def test_an_uploaded_image_is_answered(running: Running, tmp_path: Path) -> None
     events = ask(running, {"path": path, "orig_name": "photo.png", "meta": {"_type": "gradio.FileData"}})
     assert any("Found: score" in json.dumps(event) for event in events)
     assert events[-1]["msg"] in ("process_completed", "close_stream")
+
+
+def test_nobody_gets_past_the_queue(running: Running, tmp_path: Path) -> None:
+    write_photo(tmp_path / "photo.png")
+    (path,) = json.loads(upload(running, (tmp_path / "photo.png").read_bytes())[1])
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert join(running, image, "run/predict")[0] in (401, 404)
 
 
 def test_files_of_the_server_stay_there(running: Running, tmp_path: Path) -> None:
@@ -88,6 +98,7 @@ def test_addresses_are_not_fetched(running: Running) -> None:
         for meta in ({"meta": {"_type": "gradio.FileData"}}, {}):
             (said,) = ask(running, {"path": address, **meta})
             assert said["status"] == 403
+            assert join(running, {"path": address, **meta}, "run/predict")[0] == 403
         assert request(f"{running.url}gradio_api/file={address}")[0] == 403
         assert request(f"{running.url}gradio_api/proxy={address}")[0] == 403
         with pytest.raises(TimeoutError):
