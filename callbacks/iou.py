@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from callbacks.step_outputs import check_step, original_logits
-from coprs_lightning.metrics import CompletionRates, SegmentationIoU
+from coprs_lightning.metrics import CompletionRates, ObjectCounts, SegmentationIoU
 from coprs_lightning.metrics.iou import DEFAULT_THRESHOLDS
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class IoUMetrics(Callback):
 
     - ``giou``, ``ciou``, ``precision@<t>``: the mask; ``giou/<kind>``: the mask by kind of question;
     - ``heatmap_giou``, ``heatmap_ciou``: the heatmap, read as a mask;
+    - ``none_accuracy``: where questions have no target, the share of them that is answered with an empty mask;
+    - ``count_accuracy``: where concentration tokens have a confidence, the share of questions for which as many of them
+      stand for an object as there are objects;
     - ``format_rate``: share of well-formed completions; ``token_rate``: share with a concentration token;
       ``completion_length``: mean length in tokens;
     - ``n``: number of examples.
@@ -43,9 +46,10 @@ class IoUMetrics(Callback):
         self.mask_iou = SegmentationIoU(thresholds=thresholds, per_kind=per_kind)
         self.heatmap_iou = SegmentationIoU(thresholds=(), per_kind=False)
         self.rates = CompletionRates()
+        self.counts = ObjectCounts()
 
     def _start(self, pl_module: pl.LightningModule) -> None:
-        for metric in (self.mask_iou, self.heatmap_iou, self.rates):
+        for metric in (self.mask_iou, self.heatmap_iou, self.rates, self.counts):
             metric.to(pl_module.device)
             metric.reset()
 
@@ -59,6 +63,9 @@ class IoUMetrics(Callback):
             self.mask_iou.update(original_logits(mask, batch, i, frame) > 0, truth, ignore, kind)
             self.heatmap_iou.update(original_logits(heatmap, batch, i, frame) > 0, truth, ignore)
         self.rates.update(output.completions.texts, output.present, output.completions.mask)
+        if output.confidence_logits is not None:
+            found = [1] * len(batch) if batch.instances is None else [len(objects) for objects in batch.instances]
+            self.counts.update(output.chosen, torch.tensor(found, device=output.present.device))
 
     def scores(self) -> dict[str, Tensor]:
         """Scores of the epoch so far, over all processes, keys without prefix."""
@@ -68,6 +75,7 @@ class IoUMetrics(Callback):
             "heatmap_giou": heatmap["giou"],
             "heatmap_ciou": heatmap["ciou"],
             **self.rates.compute(),
+            **self.counts.compute(),
         }
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

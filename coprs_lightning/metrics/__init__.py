@@ -2,5 +2,6 @@
 
 from coprs_lightning.metrics.completions import CompletionRates
 from coprs_lightning.metrics.iou import SegmentationIoU, intersection_and_union
+from coprs_lightning.metrics.objects import ObjectCounts
 
-__all__ = ["CompletionRates", "SegmentationIoU", "intersection_and_union"]
+__all__ = ["CompletionRates", "ObjectCounts", "SegmentationIoU", "intersection_and_union"]

@@ -40,11 +40,11 @@ class CompletionRates(Metric):
 
         Args:
             texts: B completions.
-            present: (B, K) bool, which concentration tokens the completion has.
+            present: (B, K) bool, which concentration tokens the completion has; K are asked for.
             mask: (B, R) bool, ``True`` on real tokens.
         """
         self.examples += len(texts)
-        self.well_formed += sum(parse_completion(text).well_formed for text in texts)
+        self.well_formed += sum(parse_completion(text, present.shape[1]).well_formed for text in texts)
         self.with_token += present.any(dim=1).sum()
         self.tokens += mask.sum()
 

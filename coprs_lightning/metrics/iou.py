@@ -73,7 +73,8 @@ class SegmentationIoU(Metric):
     """gIoU, cIoU, precision at thresholds and gIoU by kind of question, from one table of integer counts.
 
     Examples come one at a time, since every image has its own size. The table has one row an example – intersection,
-    union, and length of its kind's name – and is concatenated over processes; a process without examples is fine.
+    union, pixels of the ground truth, and length of its kind's name – and is concatenated over processes; a process
+    without examples is fine.
 
     Args:
         thresholds: IoUs at which precision is reported.
@@ -106,7 +107,7 @@ class SegmentationIoU(Metric):
 
     def _seed_states(self) -> None:
         # torchmetrics stands in a float vector for a process without data, and int tables cannot be gathered with that
-        self.rows.append(torch.zeros(0, 3, dtype=torch.int64, device=self.device))
+        self.rows.append(torch.zeros(0, 4, dtype=torch.int64, device=self.device))
         self.names.append(torch.zeros(0, dtype=torch.uint8, device=self.device))
 
     def reset(self) -> None:
@@ -124,8 +125,9 @@ class SegmentationIoU(Metric):
             kind: kind of question, empty when unknown.
         """
         intersection, union = intersection_and_union(pred, target, ignore)
+        wanted = (target if ignore is None else target & ~ignore).sum()
         name = torch.tensor(list(kind.encode()), dtype=torch.uint8, device=pred.device)
-        self.rows.append(torch.stack((intersection, union, torch.full_like(union, len(name))))[None])
+        self.rows.append(torch.stack((intersection, union, wanted, torch.full_like(union, len(name))))[None])
         self.names.append(name)
 
     def compute(self) -> dict[str, Tensor]:
@@ -133,17 +135,20 @@ class SegmentationIoU(Metric):
 
         Returns:
             ``n``, ``giou``, ``ciou``, ``precision@<t>`` and ``giou/<kind>`` as float64 scalars on the CPU; NaN (and a
-            warning) without examples.
+            warning) without examples. ``none_accuracy``, the share of examples with an empty ground truth whose
+            predicted mask is empty, where there are such examples.
         """
         rows: list[list[int]] = dim_zero_cat(self.rows).tolist()
         if not rows:
             rank_zero_warn("SegmentationIoU has seen no example: its scores are NaN. Is the split empty?", UserWarning)
-        ious = [example_iou(intersection, union) for intersection, union, _ in rows]
+        ious = [example_iou(intersection, union) for intersection, union, _, _ in rows]
         scores = {"n": float(len(rows)), "giou": giou(ious)}
         scores["ciou"] = ciou([row[0] for row in rows], [row[1] for row in rows])
         scores |= {f"precision@{threshold:g}": precision_at(ious, threshold) for threshold in self.thresholds}
+        if empty := [union == 0 for _, union, wanted, _ in rows if wanted == 0]:
+            scores["none_accuracy"] = sum(empty) / len(empty)
         if self.per_kind:
-            scores |= self._by_kind(ious, [length for _, _, length in rows])
+            scores |= self._by_kind(ious, [length for _, _, _, length in rows])
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in scores.items()}
 
     def _by_kind(self, ious: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:

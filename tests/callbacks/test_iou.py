@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def oracle(module, count):
             ious.append(both / either if either else 1.0)
             pixels.append((both, either))
         text = output.completions.texts[0]
-        rows.append((ious, pixels, text, batch.kinds[0]))
+        empty = not (truth & counted).any()
+        rows.append((ious, pixels, text, batch.kinds[0], empty))
     mask, heatmap = (np.array([row[0][i] for row in rows]) for i in range(2))
     pixels = np.array([row[1] for row in rows]).sum(axis=0)
     texts = [row[2] for row in rows]
@@ -50,6 +52,8 @@ def oracle(module, count):
     scores["format_rate"] = np.mean([parse_completion(text).well_formed for text in texts])
     scores["token_rate"] = np.mean(["<REF_POS>" in text for text in texts])
     scores["completion_length"] = np.mean([len(text.split()) for text in texts])
+    if any(row[4] for row in rows):
+        scores["none_accuracy"] = mask[[row[4] for row in rows]].mean()
     for kind in ("color", "position"):
         scores[f"giou/{kind}"] = mask[[row[3] == kind for row in rows]].mean()
     return scores
@@ -66,6 +70,34 @@ def test_logged_scores_equal_the_loop(tmp_path, stage):
     assert logged == pytest.approx(expected, abs=1e-12)
     assert 0 < logged[f"{stage}/format_rate"] < 1
     assert 0 < logged[f"{stage}/giou"] < 1
+
+
+class SeveralSegmenter(TinySegmenter):
+    """Three tokens; the confidences say as many as the example's number, modulo 4."""
+
+    def validation_step(self, batch, batch_idx):
+        output = super().validation_step(batch, batch_idx)
+        numbers = torch.tensor([int(key[-1]) % 4 for key in batch.keys])
+        confident = torch.arange(3) < numbers[:, None]
+        return replace(
+            output,
+            heatmap_logits=output.heatmap_logits.repeat(1, 3, 1, 1),
+            mask_logits=output.mask_logits.abs().repeat(1, 3, 1, 1) + 1,
+            present=output.present.repeat(1, 3),
+            confidence_logits=torch.where(confident, 2.0, -2.0),
+        )
+
+
+def test_several_tokens_are_counted_and_none_of_them_is_an_empty_mask(tmp_path):
+    run = trainer(tmp_path, IoUMetrics())
+    run.validate(SeveralSegmenter(), loader(range(8), 3), verbose=False)
+    scores = {name: float(value) for name, value in run.callback_metrics.items()}
+    # example 1 has one object and one slot; 5 has neither target nor, wrongly, none; 0 and 4 have none but one object
+    assert scores["val/count_accuracy"] == 1 / 8
+    assert scores["val/none_accuracy"] == 0
+    plain = trainer(tmp_path / "plain", IoUMetrics())
+    plain.validate(TinySegmenter(), loader(range(8), 3), verbose=False)
+    assert "val/count_accuracy" not in plain.callback_metrics
 
 
 def test_an_answer_without_a_token_is_an_empty_mask(tmp_path):

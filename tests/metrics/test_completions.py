@@ -27,6 +27,13 @@ def test_one_of_several_tokens_is_enough():
     assert float(rates.compute()["token_rate"]) == 0.5
 
 
+def test_well_formed_means_as_many_tokens_as_are_asked_for():
+    rates = CompletionRates()
+    texts = [GOOD, GOOD + "<REF_POS>"]
+    rates.update(texts, torch.tensor([[True, False], [True, True]]), torch.ones(2, 3, dtype=torch.bool))
+    assert float(rates.compute()["format_rate"]) == 0.5
+
+
 def test_without_completions_rates_are_nan():
     with pytest.warns(UserWarning, match="before the ``update`` method"):
         assert all(math.isnan(value) for value in CompletionRates().compute().values())

@@ -28,7 +28,7 @@ def fill(metric, seeds):
 
 def oracle(seeds):
     """gIoU, cIoU, precision and gIoU by kind, pixel by pixel."""
-    counts, kinds = [], []
+    counts, kinds, empty = [], [], []
     for seed in seeds:
         pred, target, ignore, kind = random_example(seed)
         both = either = 0
@@ -40,10 +40,14 @@ def oracle(seeds):
                 either += int(pred[y, x] or target[y, x])
         counts.append((both, either))
         kinds.append(kind)
+        if not (target if ignore is None else target & ~ignore).any():
+            empty.append(either == 0)
     ious = np.array([1.0 if either == 0 else both / either for both, either in counts])
     total = np.array(counts).sum(axis=0)
     scores = {"n": len(counts), "giou": ious.mean(), "ciou": total[0] / total[1]}
     scores |= {f"precision@{t:g}": (ious >= t).mean() for t in DEFAULT_THRESHOLDS}
+    if empty:
+        scores["none_accuracy"] = np.mean(empty)
     return scores | {f"giou/{k}": ious[np.array(kinds) == k].mean() for k in set(kinds) if k}
 
 
@@ -52,6 +56,7 @@ def test_scores_equal_the_loop_over_pixels():
     got = fill(SegmentationIoU(), range(30)).compute()
     assert set(got) == set(expected)
     assert {f"giou/{kind}" for kind in KINDS if kind} <= set(got)
+    assert 0 < got["none_accuracy"] < 1
     for name, value in expected.items():
         assert got[name].dtype == torch.float64
         assert float(got[name]) == pytest.approx(value, abs=1e-14), name
@@ -116,6 +121,20 @@ def test_reset_forgets_and_copies_are_independent():
     assert float(metric.compute()["n"]) == 3
     assert float(copy.compute()["n"]) == 5
     assert float(metric.compute()["giou"]) == pytest.approx(oracle(range(3))["giou"], abs=1e-14)
+
+
+def test_answers_to_questions_without_a_target():
+    """Ignored pixels count neither as target nor as answer."""
+    nothing, dot = torch.zeros(3, 3, dtype=torch.bool), torch.zeros(3, 3, dtype=torch.bool)
+    dot[1, 1] = True
+    metric = SegmentationIoU()
+    for pred, target, ignore in ((nothing, nothing, None), (dot, nothing, None), (dot, nothing, dot), (dot, dot, dot)):
+        metric.update(pred, target, ignore)
+    metric.update(nothing, dot)
+    assert float(metric.compute()["none_accuracy"]) == 3 / 4
+    metric.reset()
+    metric.update(nothing, dot)
+    assert "none_accuracy" not in metric.compute()
 
 
 def test_names_of_kinds_may_be_in_any_script():

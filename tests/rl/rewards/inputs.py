@@ -15,6 +15,7 @@ def reward_inputs(
     masks: Tensor | None = None,
     targets: Tensor | None = None,
     present: Tensor | None = None,
+    num_tokens: int = 1,
 ) -> RewardInputs:
     """Inputs of ``texts``; by default with a mask of 4 × 4 pixels and a target of 8 × 8 that are half right."""
     count = len(texts)
@@ -31,6 +32,7 @@ def reward_inputs(
         heatmaps=torch.zeros(count, 2, 2),
         targets=targets,
         valid_sizes=torch.full((count, 2), targets.shape[-1]),
+        num_tokens=num_tokens,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coprs_lightning.prompts import PAPER_PROMPT, parse_completion
+from coprs_lightning.prompts import PAPER_PROMPT, parse_completion, several_prompt
 from coprs_lightning.rl.rewards import FormatReward, checked_scores
 from coprs_lightning.spec import build
 from tests.rl.rewards.inputs import GOOD, reward_inputs
@@ -60,6 +60,13 @@ def test_scores_of_a_batch() -> None:
     scores = checked_scores(FormatReward(), inputs)
     torch.testing.assert_close(scores, torch.tensor(list(CASES.values())))
     assert FormatReward().range == (0.0, 1.0)
+
+
+def test_as_many_tokens_as_the_prompt_asks_for() -> None:
+    two = several_prompt(2).render_completion("there are two")
+    texts = [two, GOOD, two + "<REF_POS>", "<REF_POS><think>a</think><REF_POS>", f"Well: {two}"]
+    scores = FormatReward()(reward_inputs(texts, num_tokens=2))
+    torch.testing.assert_close(scores, torch.tensor([1.0, 0.0, 0.0, 0.0, 0.9]))
 
 
 def test_limits_are_options() -> None:
