@@ -98,6 +98,52 @@ class Component(Recorded, pl.LightningModule):
         return component
 
 
+class CompilableComponent(Component):
+    """A part whose forward pass torch can compile.
+
+    Args:
+        compile: compile the forward pass with ``torch.compile``. The first passes, and those with new sizes, take tens
+            of seconds; the others need less time and memory. Weights keep their names, so that checkpoints with and
+            without it are the same. Needs a C++ compiler on a CPU, and Triton on a GPU.
+        kwargs: see :class:`Component`.
+    """
+
+    def __init__(self, *, compile: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.compiled = compile
+        if compile:
+            self.compile()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the part.
+
+        Raises:
+            RuntimeError: where compiling was asked for and this machine cannot.
+        """
+        if not self.compiled:
+            return super().__call__(*args, **kwargs)
+        from torch._dynamo.exc import BackendCompilerFailed  # 1.4 s to import: only where it is used
+
+        try:
+            return super().__call__(*args, **kwargs)
+        except BackendCompilerFailed as error:
+            raise RuntimeError(
+                f"{type(self).__name__}.compile: torch.compile failed on this machine "
+                f"({str(error).strip().splitlines()[0]}). It needs a C++ compiler such as g++ on a CPU, and Triton on "
+                "a GPU: install that, or set compile: false."
+            ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_compiled_call_impl", None)  # it runs the weights of this object, not those of a copy
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.compiled:
+            self.compile()
+
+
 def check_positive(owner: nn.Module, **sizes: int) -> None:
     """Refuse sizes that are not positive integers, naming the option.
 

@@ -134,6 +134,7 @@ def _decoder(modules: dict[str, Tensor], sizes: dict[str, torch.Size]) -> SamMas
         mlp_dim=int(sizes["mlp"][0]),
         attention_downsample_rate=hidden // int(sizes["cross"][0]),
         mask_input_channels=int(sizes["embed"][0]),
+        layer_norm_eps=1e-5,  # of the original package, which their code runs
         lr_multiplier=5.0,
         prompt_lr_multiplier=10.0,
     )

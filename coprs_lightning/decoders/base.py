@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from coprs_lightning.component import Component, check_positive
+from coprs_lightning.component import CompilableComponent, check_positive
 
 
-class MaskDecoder(Component, ABC):
+class MaskDecoder(CompilableComponent, ABC):
     """Turns features and heatmap logits into mask logits.
 
     Args:
         in_channels: C of the features; linked from the backbone.
-        kwargs: see :class:`~coprs_lightning.component.Component`.
+        kwargs: see :class:`~coprs_lightning.component.CompilableComponent`.
     """
 
     def __init__(self, *, in_channels: int, **kwargs: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from coprs_lightning.component import Component, check_positive
+from coprs_lightning.component import CompilableComponent, check_positive
 
 
-class HeatmapHead(Component, ABC):
+class HeatmapHead(CompilableComponent, ABC):
     """Turns a query and image features into the logits of the positional prior.
 
     Attributes:
@@ -20,7 +20,7 @@ class HeatmapHead(Component, ABC):
         query_dim: Dq of the query; linked from the aggregator.
         in_channels: C of the features; linked from the backbone.
         upscale: bilinear enlargement of the fused map.
-        kwargs: see :class:`~coprs_lightning.component.Component`.
+        kwargs: see :class:`~coprs_lightning.component.CompilableComponent`.
     """
 
     def __init__(self, *, query_dim: int, in_channels: int, upscale: int = 4, **kwargs: Any) -> None:

@@ -143,9 +143,7 @@ def test_vit_b_at_1024_px(source, tmp_path, record_property):
     frame, valid = photo(1024)
     logits = heatmap(256)
     expected = theirs(sam, frame, valid, logits)
-    check(
-        expected, ours(backbone, decoder, frame, valid, logits), f"ViT-B at 1024 px, {source}", record_property, capsys
-    )
+    check(expected, ours(backbone, decoder, frame, valid, logits), f"ViT-B at 1024 px, {source}", record_property)
 
 
 @pytest.mark.parametrize(
