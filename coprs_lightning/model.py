@@ -179,13 +179,14 @@ class CoprsModel(nn.Module):
         rows = concentration.present.shape  # (B·G, K)
         heatmap, masks = (logits.reshape(*rows, *logits.shape[-2:]) for logits in (heatmap, masks))
         present = concentration.present[..., None, None]
+        valid_sizes = batch.valid_sizes.repeat_interleave(len(present) // len(batch), 0)
         return SegmentationOutput(
             heatmap_logits=torch.where(present, heatmap, NO_PRIOR_LOGIT),
             mask_logits=torch.where(present, masks, NO_PRIOR_LOGIT),
             present=concentration.present,
             policy=output,
             completions=completions,
-            confidence_logits=concentration.confidence_logits,
+            confidence_logits=self.aggregator.confidence_with(concentration, heatmap, valid_sizes, self.image_size),
         )
 
     @overload

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from torch import Tensor
+
 from coprs_lightning.component import Component, check_positive
 from coprs_lightning.structures import ConcentrationQuery, PolicyOutput
 
@@ -39,6 +41,22 @@ class ConcentrationAggregator(Component, ABC):
         Returns:
             query (B, K, Dq) and ``present`` (B, K); a completion without the token is *not present*.
         """
+
+    def confidence_with(
+        self, concentration: ConcentrationQuery, heatmap_logits: Tensor, valid_sizes: Tensor, frame: int
+    ) -> Tensor | None:
+        """Confidences of the slots once their heatmaps are known; by default those that the states alone gave.
+
+        Args:
+            concentration: what :meth:`forward` gave for N completions.
+            heatmap_logits: (N, K, H', W').
+            valid_sizes: (N, 2) valid height and width in frame pixels.
+            frame: side S of the frames.
+
+        Returns:
+            (N, K) logits, 0 where not present; ``None`` without confidences.
+        """
+        return concentration.confidence_logits
 
     def check_hidden(self, output: PolicyOutput) -> None:
         """Refuse hidden states of another size than declared."""

@@ -21,9 +21,11 @@ class Several(AggregatorTester):
         return self.aggregator(**{"hidden_size": self.hidden_size, "num_tokens": 2, **options})
 
     def run(self, component, inputs):
-        """Queries and confidences."""
+        """Queries and confidences; what would be heatmaps is made of the queries."""
         found = component(*inputs)
-        return torch.cat([found.query, found.confidence_logits[..., None]], -1)
+        heatmaps = found.query[..., :9].unflatten(-1, (3, 3))
+        confidence = component.confidence_with(found, heatmaps, torch.full((len(heatmaps), 2), 6), 6)
+        return torch.cat([found.query, confidence[..., None]], -1)
 
     def test_a_token_of_the_prompt_is_not_present(self):
         result = self.build()(policy_output(self.hidden_size))
@@ -48,9 +50,24 @@ class Several(AggregatorTester):
         assert (first - second).abs().mean() > 0.01
 
     def test_every_slot_counts_at_first(self):
-        logits = self.build(confidence_bias=3.0).confidence_bias
-        assert logits.tolist() == [3.0, 3.0]
-        assert self.build().confidence_bias.sigmoid().mean().item() == pytest.approx(0.73, abs=0.01)
+        aggregator = self.build()
+        torch.nn.init.zeros_(aggregator.confidence.weight)
+        found = aggregator(policy_output(self.hidden_size))
+        heatmaps = torch.full((3, 2, 4, 4), -1.8)
+        confidence = aggregator.confidence_with(found, heatmaps, torch.full((3, 2), 8), 8)
+        torch.testing.assert_close(confidence, 0.1 * found.present.float())
+        assert self.build(confidence_bias=3.0).confidence_bias.tolist() == [3.0, 3.0]
+
+    def test_the_peak_of_a_heatmap_counts_where_there_is_image(self):
+        aggregator = self.build(evidence=2.0)
+        found = aggregator(policy_output(self.hidden_size))
+        heatmaps = torch.full((3, 2, 4, 4), -3.0)
+        heatmaps[0, 0, 1, 1] = 4.0
+        heatmaps[0, 1, 3, 3] = 40.0
+        sizes = torch.tensor([[8, 8], [8, 8], [4, 8]])
+        heatmaps[2, 0, 3, 0] = 9.0  # padding
+        peaks = aggregator.confidence_with(found, heatmaps, sizes, 8) - found.confidence_logits
+        torch.testing.assert_close(peaks, 2 * torch.tensor([[4.0, 10.0], [0.0, 0.0], [-3.0, 0.0]]))
 
     def test_the_number_of_tokens_must_be_positive(self):
         with pytest.raises(ValueError, match=r"num_tokens must be a positive integer, got 0"):
