@@ -12,14 +12,17 @@ leave them out. All words, facts and kinds of question occur in ``train``, so th
 
 ``reinforce`` and ``reinforce_val`` are for learning from reward: scenes like those of ``train``, questions without
 written thoughts, most of them by unfamiliar facts (:mod:`datamodules.synthetic.facts`) that no written thought names.
+
+``several`` and ``several_val`` ask for one shape, several or none (:mod:`datamodules.synthetic.several`).
 """
 
-from datamodules.synthetic.samples import REINFORCE_SPLITS, SPLITS, SyntheticScenes
+from datamodules.synthetic.samples import REINFORCE_SPLITS, SEVERAL_SPLITS, SPLITS, SyntheticScenes
 from datamodules.synthetic.sought import Sought, parse_thought, thought_is_right
 from datamodules.synthetic.wordings import vocabulary, words
 
 __all__ = [
     "REINFORCE_SPLITS",
+    "SEVERAL_SPLITS",
     "SPLITS",
     "Sought",
     "SyntheticScenes",

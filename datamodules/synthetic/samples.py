@@ -12,9 +12,11 @@ from datamodules.rle import encode_mask
 from datamodules.synthetic.draw import draw
 from datamodules.synthetic.questions import DEFAULT_SHARES, KINDS, REINFORCE_SHARES, Question, ask
 from datamodules.synthetic.scene import SHAPE_COUNTS, Scene, random_scene
+from datamodules.synthetic.several import SEVERAL_KINDS, SEVERAL_SHARES, ask_several
 
 REINFORCE_SPLITS = ("reinforce", "reinforce_val")
-SPLITS = ("train", "val", "test", "generalisation", *REINFORCE_SPLITS)
+SEVERAL_SPLITS = ("several", "several_val")
+SPLITS = ("train", "val", "test", "generalisation", *REINFORCE_SPLITS, *SEVERAL_SPLITS)
 _SCENES_PER_DRAW = 40
 
 
@@ -23,7 +25,8 @@ class SyntheticScenes:
 
     ``train``, ``val`` and ``test`` are drawn alike; ``generalisation`` asks only for shapes whose pair of colour and
     form (:data:`datamodules.synthetic.words.HELD_OUT`) occurs in no other split; :data:`REINFORCE_SPLITS` ask by
-    unfamiliar facts (:mod:`datamodules.synthetic.facts`) and their records hold no thoughts.
+    unfamiliar facts (:mod:`datamodules.synthetic.facts`) and their records hold no thoughts; :data:`SEVERAL_SPLITS` ask
+    for one shape, several or none (:mod:`datamodules.synthetic.several`).
 
     Args:
         seed: seed of the whole dataset.
@@ -31,7 +34,8 @@ class SyntheticScenes:
         image_size: longer side of the images in pixels.
         questions_per_image: number of targets a record holds, one question each.
         shares: share of each kind of question, scaled to sum 1; a kind that is left out is not asked. ``None`` for
-            the split's default mix. Kind ``unfamiliar`` is for :data:`REINFORCE_SPLITS` only.
+            the split's default mix. Kind ``unfamiliar`` is for :data:`REINFORCE_SPLITS` only, and
+            :data:`SEVERAL_SPLITS` have kinds of their own.
         non_square: share of images with sides 4:3 or 3:4.
     """
 
@@ -45,16 +49,20 @@ class SyntheticScenes:
         non_square: float = 0.3,
     ) -> None:
         self.reinforce = split in REINFORCE_SPLITS
-        self.shares = dict((REINFORCE_SHARES if self.reinforce else DEFAULT_SHARES) if shares is None else shares)
+        self.several = split in SEVERAL_SPLITS
+        default = REINFORCE_SHARES if self.reinforce else SEVERAL_SHARES if self.several else DEFAULT_SHARES
+        self.shares = dict(default if shares is None else shares)
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
         if image_size < 64:
             raise ValueError(f"image_size must be ≥ 64 pixels, got {image_size}: smaller shapes cannot be told apart.")
         if questions_per_image < 1:
             raise ValueError(f"questions_per_image must be ≥ 1, got {questions_per_image}.")
-        if unknown := sorted(set(self.shares) - set(KINDS)):
+        kinds = SEVERAL_KINDS if self.several else KINDS
+        if unknown := sorted(set(self.shares) - set(kinds)):
             raise ValueError(
-                f"shares names {unknown[0]!r}, which is no kind of question; kinds are {', '.join(KINDS)}."
+                f"shares names {unknown[0]!r}, which is no kind of question of split {split!r}; kinds are "
+                f"{', '.join(kinds)}."
             )
         if any(share < 0 for share in self.shares.values()) or not sum(self.shares.values()) > 0:
             raise ValueError(f"shares must be ≥ 0 and not all 0, got {self.shares}.")
@@ -88,7 +96,10 @@ class SyntheticScenes:
                     continue
                 questions: list[Question] = []
                 for kind in kinds:
-                    question = ask(kind, scene, rng, generalisation=generalisation, avoid=questions)
+                    if self.several:
+                        question = ask_several(kind, scene, rng, avoid=questions)
+                    else:
+                        question = ask(kind, scene, rng, generalisation=generalisation, avoid=questions)
                     if question is None:
                         break
                     questions.append(question)

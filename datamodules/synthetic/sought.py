@@ -4,6 +4,7 @@ Grammar of the phrase that closes every thought::
 
     look for: [size] [colour] form [, place] [, not word]* .
     look for: both [size] [colour] forms.
+    look for: each [size] [colour] form.
     anchor: colour form. look for: [size] [colour] form relation it.
 
 ``form`` is ``shape`` where any form will do; ``place`` and ``relation`` are from :mod:`datamodules.synthetic.words`.
@@ -12,7 +13,7 @@ Grammar of the phrase that closes every thought::
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.words import ANY_FORM, COLOURS, FORMS, PLACES, PLURALS, RELATIONS, SIZES
@@ -29,7 +30,7 @@ when they are less than 2 % apart, or it is on the other side."""
 
 _LOOK_FOR = re.compile(r"(?:anchor: (?P<anchor>[^.:]*)\. )?look for: (?P<phrase>[^.:]*)(?:\.|$)")
 _PHRASE = re.compile(
-    rf"(?P<both>both )?(?:(?P<size>{'|'.join(SIZES)}) )?(?:(?P<colour>{'|'.join(COLOURS)}) )?"
+    rf"(?:(?P<both>both )|(?P<each>each ))?(?:(?P<size>{'|'.join(SIZES)}) )?(?:(?P<colour>{'|'.join(COLOURS)}) )?"
     rf"(?P<form>{'|'.join([*PLURALS.values(), *PLURALS])})"
     rf"(?:, (?P<place>{'|'.join(sorted(PLACES, key=len, reverse=True))}))?"
     rf"(?P<excluded>(?:, not (?:{'|'.join([*COLOURS, *FORMS])}))*)"
@@ -51,6 +52,7 @@ class Sought:
         relation: relation to the anchor.
         anchor: what the relation refers to; colour and form only.
         both: two shapes are sought, not one.
+        each: all shapes that fit are sought, however many (not part of ``repr``, by which published splits are known).
     """
 
     form: str = ANY_FORM
@@ -61,6 +63,7 @@ class Sought:
     relation: str = ""
     anchor: Sought | None = None
     both: bool = False
+    each: bool = field(default=False, repr=False)
 
     @property
     def noun(self) -> str:
@@ -71,7 +74,7 @@ class Sought:
     @property
     def phrase(self) -> str:
         """The canonical end of a thought (see the module's grammar)."""
-        text = f"look for: {'both ' if self.both else ''}{self.noun}"
+        text = f"look for: {'both ' if self.both else ''}{'each ' if self.each else ''}{self.noun}"
         text += f", {self.place}" if self.place else ""
         text += "".join(f", not {word}" for word in self.excluded)
         if self.anchor is None:
@@ -163,6 +166,7 @@ def _parse_phrase(phrase: str) -> Sought | None:
         excluded=tuple(word for word in (*COLOURS, *FORMS) if word in excluded),
         relation=match["relation"] or "",
         both=bool(match["both"]),
+        each=bool(match["each"]),
     )
 
 

@@ -54,6 +54,8 @@ def write_synthetic(
     generalisation: int = 500,
     reinforce: int = 0,
     reinforce_val: int = 0,
+    several: int = 0,
+    several_val: int = 0,
     questions_per_image: int = 4,
     image_size: int = 128,
     shards: int = 8,
@@ -61,7 +63,7 @@ def write_synthetic(
     overwrite: bool = False,
     shares: Mapping[str, float] | None = None,
 ) -> dict[str, SplitSummary]:
-    """Write ``<output>/train``, ``val``, ``test``, ``generalisation``, ``reinforce`` and ``reinforce_val``.
+    """Write ``<output>/train``, ``val``, ``test``, ``generalisation``, ``reinforce``, ``reinforce_val`` and so on.
 
     A split of 0 images is neither written nor touched, so that splits can be added to a dataset that is there.
 
@@ -74,6 +76,8 @@ def write_synthetic(
         generalisation: images of the split that asks for colour–form pairs which no other split shows.
         reinforce: images of the split that asks by unfamiliar facts, without written thoughts.
         reinforce_val: images of its validation split.
+        several: images of the split that asks for one shape, several or none.
+        several_val: images of its validation split.
         questions_per_image: questions about each image.
         image_size: longer side of the images in pixels.
         shards: shards of each split; training needs at least ranks × loader workers of them.
@@ -88,7 +92,7 @@ def write_synthetic(
         raise ValueError(f"workers must be ≥ 1, got {workers}.")
     counts = {
         **{"train": train, "val": val, "test": test, "generalisation": generalisation},
-        **{"reinforce": reinforce, "reinforce_val": reinforce_val},
+        **{"reinforce": reinforce, "reinforce_val": reinforce_val, "several": several, "several_val": several_val},
     }
     if min(counts.values()) < 0 or not any(counts.values()):
         raise ValueError(f"splits need numbers of images ≥ 0 and not all 0, got {counts}.")

@@ -12,7 +12,7 @@ import pytest
 
 from datamodules.record_json import check_record
 from datamodules.rle import decode_mask
-from datamodules.synthetic import REINFORCE_SPLITS, SPLITS, SyntheticScenes
+from datamodules.synthetic import REINFORCE_SPLITS, SEVERAL_SPLITS, SPLITS, SyntheticScenes
 from datamodules.synthetic.draw import draw
 from datamodules.synthetic.scene import Scene, Shape
 from datamodules.synthetic.words import COLOURS, FORMS, HELD_OUT
@@ -122,7 +122,7 @@ def test_every_form_is_drawn_about_its_centre() -> None:
         assert rows.mean() + 0.5 == pytest.approx(33.5, abs=1.5), form
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test", *REINFORCE_SPLITS])
+@pytest.mark.parametrize("split", ["train", "val", "test", *REINFORCE_SPLITS, *SEVERAL_SPLITS])
 def test_held_out_pairs_are_in_no_other_split(split: str) -> None:
     seen = {(s.colour, s.form) for index in range(400) for s in SyntheticScenes(0, split).compose(index)[0].shapes}
     assert seen == {(colour, form) for colour in COLOURS for form in FORMS} - set(HELD_OUT)
@@ -161,10 +161,14 @@ def test_wrong_options_are_refused() -> None:
         SyntheticScenes(0, "train", shares={"riddle": 1.0})
     with pytest.raises(ValueError, match="shares must be ≥ 0 and not all 0"):
         SyntheticScenes(0, "train", shares={"attribute": 0.0})
-    for split in set(SPLITS) - set(REINFORCE_SPLITS):
+    for split in set(SPLITS) - {*REINFORCE_SPLITS, *SEVERAL_SPLITS}:
         with pytest.raises(ValueError, match=f"'unfamiliar' 0.5 in split '{split}', .* to the splits reinforce and"):
             SyntheticScenes(0, split, shares={"attribute": 0.5, "unfamiliar": 0.5})
-    assert len(SPLITS) == 6
+    with pytest.raises(ValueError, match="shares names 'none', which is no kind of question of split 'train'; kinds"):
+        SyntheticScenes(0, "train", shares={"none": 1.0})
+    with pytest.raises(ValueError, match="no kind of question of split 'several'; kinds are one, several, none"):
+        SyntheticScenes(0, "several", shares={"attribute": 1.0})
+    assert len(SPLITS) == 8
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ ANCHOR = Sought(form="square", colour="blue")
         (Sought(colour="green", place="top left"), "look for: green shape, top left."),
         (Sought(excluded=("red", "blue")), "look for: shape, not red, not blue."),
         (Sought(form="cross", colour="red", both=True), "look for: both red crosses."),
+        (Sought(form="cross", colour="red", each=True), "look for: each red cross."),
         (Sought(form="star", relation="left of", anchor=ANCHOR), "anchor: blue square. look for: star left of it."),
     ],
 )
@@ -36,6 +37,8 @@ def test_phrases_and_their_way_back(sought: Sought, phrase: str) -> None:
         "look for: pink circle.",
         "look for: red circles.",
         "look for: both red circle.",
+        "look for: each red circles.",
+        "look for: both each red circle.",
         "look for: circle, centre.",
         "look for: star left of it.",
         "anchor: blue square. look for: star.",

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("generalisation", 500, "colour–form pairs that no other split shows"),
         ("reinforce", 0, "questions by unfamiliar facts without written thoughts, to learn from reward"),
         ("reinforce-val", 0, "validation of the same"),
+        ("several", 0, "questions that one shape answers, several do, or none, for several concentration tokens"),
+        ("several-val", 0, "validation of the same"),
     ):
         parser.add_argument(
             f"--{split}",
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             generalisation=args.generalisation,
             reinforce=args.reinforce,
             reinforce_val=args.reinforce_val,
+            several=args.several,
+            several_val=args.several_val,
             questions_per_image=args.questions_per_image,
             image_size=args.image_size,
             shards=args.shards,

@@ -58,6 +58,17 @@ def test_splits_without_thoughts_are_added_to_a_folder(tmp_path: Path, capsys: p
     assert all(target["reasoning"] is None for target in targets)
 
 
+def test_questions_with_several_answers_and_none_are_added_to_a_folder(tmp_path: Path) -> None:
+    none = [word for split in ("train", "val", "test", "generalisation") for word in (f"--{split}", "0")]
+    small = ["--image-size", "64", "--shards", "2"]
+    assert run("--output", tmp_path, *none, *small, "--several", "12", "--several-val", "2") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["several", "several_val"]
+    targets = [target for sample in read_split(tmp_path / "several").values() for target in sample["targets"]]
+    counts = {"one": {1}, "several": {2, 3}, "none": {0}}
+    assert {target["kind"] for target in targets} == set(counts)
+    assert all(len(target["masks"]) in counts[target["kind"]] for target in targets)
+
+
 def test_defaults_are_those_of_the_function() -> None:
     parser = argparse.ArgumentParser()
     synthetic.add_arguments(parser)
