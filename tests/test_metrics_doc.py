@@ -81,8 +81,10 @@ def evaluation_keys() -> set[str]:
     metrics = IoUMetrics()
     mask = torch.ones(2, 2, dtype=torch.bool)
     metrics.mask_iou.update(mask, mask, kind="colour")
+    metrics.mask_iou.update(~mask, ~mask)
     metrics.heatmap_iou.update(mask, mask)
     metrics.rates.update(["<REF_POS>"], mask[:1], mask[:1])
+    metrics.counts.update(mask[:1], torch.ones(1))
     return {re.sub(r"@.*", "@*", key).replace("/colour", "/*") for key in metrics.scores()}
 
 
@@ -159,6 +161,6 @@ def test_the_vocabulary_defines_what_options_are_called() -> None:
     for word in (
         *("policy", "reference policy", "rollout", "completion", "group", "reward", "advantage", "epsilon", "beta"),
         *("k3", "kl", "entropy", "log-probabilities", "ratio", "truncated", "malformed", "frac_reward_zero_std"),
-        *("token weights", "update", "micro-batch", "concentration token"),
+        *("token weights", "update", "micro-batch", "concentration token", "slots", "matching"),
     ):
         assert word in entries, word
