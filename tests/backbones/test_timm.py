@@ -3,9 +3,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
-from coprs_lightning.backbones import TimmBackbone
+from coprs_lightning.backbones import Preprocessing, TimmBackbone
+from coprs_lightning.spec import build
 from tests.slots import BackboneTester
 
 CONV = {"model_name": "test_resnet", "out_index": 2}
@@ -21,6 +23,16 @@ MODELS = {
     },
     "hiera_tiny_224": {"out_index": 1, "model_kwargs": {"embed_dim": 24, "num_heads": 1}},
     "sam2_hiera_tiny": {"out_index": 2, "model_kwargs": {"embed_dim": 24, "num_heads": 1}},
+    "sam2_hiera_base_plus.fb_r896_2pt1": {
+        "out_index": 2,
+        "model_kwargs": {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 2, 1), "global_att_blocks": (3,)},
+    },
+    "vit_small_patch16_dinov3.lvd1689m": {"model_kwargs": {"embed_dim": 24, "depth": 2, "num_heads": 2}},
+    "vit_huge_plus_patch16_dinov3.lvd1689m": {"model_kwargs": {"embed_dim": 24, "depth": 2, "num_heads": 2}},
+    "convnext_tiny.dinov3_lvd1689m": {
+        "out_index": 2,
+        "model_kwargs": {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)},
+    },
     "samvit_base_patch16": {
         "out_index": -1,
         "model_kwargs": {"embed_dim": 24, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)},
@@ -75,6 +87,48 @@ def test_any_feature_model_has_the_size_it_declares(name):
     features = backbone(frames, torch.tensor([[64, 64]]))
     assert features.shape == (1, backbone.out_channels, 64 // backbone.stride, 64 // backbone.stride)
     assert features.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "image_size"),
+    [
+        ("sam2_hiera_base_plus.fb_r896_2pt1", 16, 896),
+        ("vit_small_patch16_dinov3.lvd1689m", 16, 256),
+        ("convnext_tiny.dinov3_lvd1689m", 16, 224),
+        ("samvit_base_patch16", 16, 1024),
+    ],
+)
+def test_declares_the_preprocessing_that_timm_records(name, stride, image_size):
+    backbone = TimmBackbone(model_name=name, **MODELS[name])
+    assert backbone.stride == stride
+    assert backbone.image_size == image_size
+    assert backbone.preprocessing == Preprocessing(
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), image_size=image_size, padding=0.0
+    )
+
+
+def test_weights_of_a_file_are_loaded(tmp_path):
+    model = timm.create_model("test_vit")
+    torch.save(model.state_dict(), tmp_path / "vit.pth")
+    source = {"pretrained_cfg_overlay": {"file": str(tmp_path / "vit.pth"), "mean": (0.1, 0.2, 0.3)}}
+    backbone = TimmBackbone(model_name="test_vit", pretrained=True, image_size=160, model_kwargs=source).eval()
+    frames = torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8)
+    with torch.no_grad():
+        pixels = (frames.float() / 255 - 0.5) / 0.5
+        expected = model.eval().forward_intermediates(pixels, indices=[-1], intermediates_only=True)[0]
+        torch.testing.assert_close(backbone(frames, torch.tensor([[160, 160]])), expected)
+
+
+def test_the_portable_spec_rebuilds_it_without_weights():
+    backbone = TimmBackbone(**CONV, mean=(0.0, 0.1, 0.2), position_channels=8, frozen=True)
+    spec = {**backbone.portable_spec()}
+    assert spec["init_args"]["pretrained"] is False
+    assert spec["init_args"]["image_size"] == 160
+    again = build(spec)
+    again.load_state_dict(backbone.state_dict())
+    assert again.preprocessing == backbone.preprocessing
+    assert again.frozen
+    assert again.portable_spec() == spec
 
 
 def test_normalises_by_the_model_s_own_statistics_and_then_pads_with_zero():
