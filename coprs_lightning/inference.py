@@ -55,6 +55,9 @@ class Answer:
             tells one; of several objects the best one's; 0 for an empty mask.
         objects: the objects that fit, best first: one for a model with one concentration token, none where the token is
             missing or nothing fits.
+        num_tokens: concentration tokens in the completion.
+        num_slots: K, those that the model reads: the last K.
+        well_formed: one thought, and K concentration tokens after it.
     """
 
     question: str
@@ -68,6 +71,9 @@ class Answer:
     heatmap: np.ndarray
     score: float
     objects: list[ObjectAnswer] = field(default_factory=list)
+    num_tokens: int = 0
+    num_slots: int = 1
+    well_formed: bool = False
 
     @property
     def nothing_fits(self) -> bool:
@@ -91,7 +97,8 @@ def answers(batch: SegmentationBatch, output: SegmentationOutput, frame: int) ->
         to_image = _ToImage(batch, row, frame)
         heatmap, mask = (to_image(logits[row])[0] for logits in united)
         objects = _objects(output, row, to_image)
-        parsed = parse_completion(text)
+        slots = output.present.shape[1]
+        parsed = parse_completion(text, slots)
         found.append(
             Answer(
                 question=batch.questions[row],
@@ -105,6 +112,9 @@ def answers(batch: SegmentationBatch, output: SegmentationOutput, frame: int) ->
                 heatmap=heatmap,
                 score=max((one.score for one in objects), default=0.0),
                 objects=objects,
+                num_tokens=parsed.num_tokens,
+                num_slots=slots,
+                well_formed=parsed.well_formed,
             )
         )
     return found

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from coprs_lightning.aggregators import MultiTokenAggregator
+from coprs_lightning.images import as_pixels
 from coprs_lightning.inference import Answer, answers, batch_from_images, stream
 from coprs_lightning.model import CoprsModel
+from coprs_lightning.prompts import several_prompt
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Completions, SegmentationBatch, SegmentationOutput
-from tests.parts import FRAME, photos, small_policy
+from tests.parts import FRAME, photos, small_model, small_policy
 from tests.talkative import talkative_model
 
 SIZES = ((40, 60), (64, 20), (17, 90), (50, 50))
@@ -145,6 +149,16 @@ class TestStream:
             next(stream(model, pictures()[0], "red " * 2500))
 
 
+def several_model() -> CoprsModel:
+    """Three concentration tokens, and text that has many of them."""
+    policy = small_policy(prompt=several_prompt(3))
+    model = small_model(policy=policy, aggregator=MultiTokenAggregator(num_tokens=3, hidden_size=policy.hidden_size))
+    liked = nn.functional.one_hot(torch.tensor(policy.concentration_id), 1408) * 8.0
+    policy.lm.lm_head.register_forward_hook(lambda module, args, output: output + liked)
+    model.max_new_tokens = 6
+    return model
+
+
 def output_of(
     heatmaps: torch.Tensor, masks: torch.Tensor, present: list[bool], confidence: list[float] | None, text: str
 ) -> tuple[SegmentationBatch, SegmentationOutput]:
@@ -192,6 +206,23 @@ class TestObjects:
         inside = [one.mask_probability[one.mask].mean() for one in answer.objects]
         assert scores == pytest.approx([c * p for c, p in zip(certain, inside, strict=True)])
         assert answer.score == scores[0] > scores[1]
+        assert (answer.num_tokens, answer.num_slots, answer.well_formed) == (1, 3, False)
+
+    def test_a_model_of_several_tokens_tells_its_objects(self):
+        model = several_model()
+        image = pictures()[3]
+        answer = model.segment(image, "all of them")
+        with torch.no_grad():
+            _, output = model.generate_and_segment([as_pixels(image)], ["all of them"], max_new_tokens=6)
+        assert answer.num_slots == 3
+        assert len(answer.objects) == int(output.chosen.sum()) > 0
+        assert [one.score for one in answer.objects] == sorted((one.score for one in answer.objects), reverse=True)
+        assert np.array_equal(answer.mask, np.logical_or.reduce([one.mask for one in answer.objects]))
+        model.aggregator.confidence_bias.data.fill_(-100.0)
+        answer = model.segment(image, "all of them")
+        assert answer.present
+        assert answer.nothing_fits
+        assert answer.objects == []
 
     def test_no_confident_slot_means_that_nothing_fits(self):
         slots = self.slots()

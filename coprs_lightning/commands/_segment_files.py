@@ -20,19 +20,16 @@ def summary(answer: Answer) -> dict[str, Any]:
     """The answer in numbers and words, as ``result.json`` and the lines of ``results.jsonl`` hold it."""
     import numpy as np
 
-    from coprs_lightning.prompts import parse_completion
-
-    parsed = parse_completion(answer.completion)
     mask = answer.mask
     peak = np.unravel_index(int(answer.heatmap.argmax()), answer.heatmap.shape)
     return {
         "thought": answer.thought,
         "answer": answer.answer,
         "completion": answer.completion,
-        "well_formed": parsed.well_formed,
+        "well_formed": answer.well_formed,
         "truncated": answer.truncated,
         "token_present": answer.present,
-        "num_tokens": parsed.num_tokens,
+        "num_tokens": answer.num_tokens,
         "nothing_fits": answer.nothing_fits,
         "score": answer.score,
         "box_xyxy": _box(mask),

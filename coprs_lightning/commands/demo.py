@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 from pathlib import Path
 
@@ -64,15 +65,28 @@ def run(args: argparse.Namespace) -> int:
     )
     if not is_loopback(args.host):
         note(f"warning: everybody who reaches {args.host}:{args.port} can ask the model; there is no password")
-    with serving(model, options, name=str(args.checkpoint), examples=examples) as running:
+    with serving(model, options, name=_shown(args.checkpoint), examples=examples) as running:
         note(f"the demo is at {running.url} (Ctrl-C ends it)")
         if running.public_url:
             note(f"and for everybody with this link at {running.public_url}")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            note("the demo has ended")
+        _wait()
+    note("the demo has ended")
     return 0
+
+
+def _wait() -> None:
+    """Until Ctrl-C, or until the process is asked to end: uploads are deleted then too."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -113,3 +127,9 @@ def read_examples(folder: Path) -> list[tuple[Path, str]]:
             raise CommandError(f"--examples: {error}") from error
         found.append((task.image, task.question))
     return found
+
+
+def _shown(checkpoint: str) -> str:
+    """What visitors see of the model's place: not the folders of this machine."""
+    path = Path(checkpoint)
+    return path.resolve().name if path.exists() else checkpoint

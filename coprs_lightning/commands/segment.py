@@ -135,13 +135,13 @@ def _run_one(args: argparse.Namespace) -> int:
 
 
 def _warn(answer: Answer) -> None:
-    tokens = summary(answer)["num_tokens"]
     if answer.truncated:
         note("warning: the completion reached --max-new-tokens and was cut")
     if not answer.present:
         note("warning: the completion has no concentration token, so there is no heatmap and the mask is empty")
-    elif tokens > 1 and len(answer.objects) == 1:
-        note(f"warning: the completion has {tokens} concentration tokens; the last one is used")
+    elif answer.num_tokens > answer.num_slots:
+        used = "the last one is" if answer.num_slots == 1 else f"the last {answer.num_slots} are"
+        note(f"warning: the completion has {answer.num_tokens} concentration tokens; {used} used")
     if answer.nothing_fits:
         note("the model finds nothing that fits: the mask is empty")
 

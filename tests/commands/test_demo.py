@@ -67,9 +67,13 @@ def test_options_that_do_not_fit_are_refused(trained_run: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_the_command_serves_until_it_is_ended(trained_run: Path, examples: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_ended(
+    trained_run: Path, examples: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     pytest.importorskip("gradio", reason="the extra `demo` is not installed")
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
     words = ["--checkpoint", str(trained_run), "--port", "0", "--device", "cpu", "--examples", str(examples)]
     command = [sys.executable, "-m", "coprs_lightning", "demo", *words]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -82,8 +86,10 @@ def test_the_command_serves_until_it_is_ended(trained_run: Path, examples: Path)
                 said += line
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             assert opener.open(found[1], timeout=20).status == 200
-            process.send_signal(signal.SIGINT)
+            assert list((tmp_path / "temporary").glob("coprs-demo-*"))
+            process.send_signal(how)
             assert "the demo has ended" in process.communicate(timeout=30)[1]
             assert process.returncode == 0
+            assert not list((tmp_path / "temporary").glob("coprs-demo-*"))
         finally:
             process.kill()

@@ -129,7 +129,7 @@ def test_a_cut_completion_is_said(
 
 
 def answer_of(mask: np.ndarray, heatmap: np.ndarray, objects: list[ObjectAnswer]) -> Answer:
-    return Answer("q", "t<REF_POS>", "", "t", False, True, mask > 0.5, mask, heatmap, 0.5, objects)
+    return Answer("q", "t<REF_POS>", "", "t", False, True, mask > 0.5, mask, heatmap, 0.5, objects, 1, 1, True)
 
 
 def test_box_area_and_scores() -> None:
@@ -139,6 +139,7 @@ def test_box_area_and_scores() -> None:
     heatmap[5, 1] = 0.5
     one = ObjectAnswer(mask > 0.5, mask, heatmap, 0.25)
     found = summary(answer_of(mask, heatmap, [one]))
+    assert (found["well_formed"], found["num_tokens"]) == (True, 1)
     assert found["box_xyxy"] == [3, 2, 7, 4]
     assert found["area"] == {"pixels": 8, "share": 8 / 48}
     assert found["scores"] == {"mask_probability": 0.75, "heatmap_peak": 0.5, "heatmap_peak_xy": [1, 5]}
