@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coprs_lightning.component import check_positive
 from coprs_lightning.policies.assets import policy_assets
@@ -23,7 +23,8 @@ from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
 from coprs_lightning.policies.packing import repeat_prompts
 from coprs_lightning.policies.sampling import check_sampling, decoding, sample_group, sampled_steps
-from coprs_lightning.prompts import CONCENTRATION_TOKEN, PAPER_PROMPT, PromptTemplate, leave_out, spell_out
+from coprs_lightning.policies.tokens import placeholders, register_concentration_token, turn_end
+from coprs_lightning.prompts import PAPER_PROMPT, PromptTemplate, leave_out, spell_out
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
 
 
@@ -82,12 +83,13 @@ class HFPolicy(Policy):
         source = resolve_model(model, random_weights)
         self.processor = load_processor(source, min_pixels, max_pixels)
         self.tokenizer = self.processor.tokenizer
+        self._end_id = turn_end(self.processor)
         flex = attn_implementation == "flex_attention"
         kernel = "sdpa" if flex else attn_implementation  # vision towers refuse flex attention
         self.lm = load_model(source, random_weights, config_overrides or {}, dtype, kernel)
         if flex:
             self.lm.get_decoder().config._attn_implementation = attn_implementation
-        self.concentration_id = self._register_concentration_token()
+        self.concentration_id = register_concentration_token(self.lm, self.tokenizer)
         self.lm.generation_config = self._neutral_generation()
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
         self._suppressed_mask: Tensor | None = None  # no buffer: it follows from the tokenizer
@@ -103,14 +105,6 @@ class HFPolicy(Policy):
         # transformers 6 drops the second name, early 5 has no first
         enable = getattr(self.lm, "activation_checkpointing_enable", None) or self.lm.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-
-    def _register_concentration_token(self) -> int:
-        self.tokenizer.add_tokens([CONCENTRATION_TOKEN], special_tokens=True)
-        token_id = int(self.tokenizer.convert_tokens_to_ids(CONCENTRATION_TOKEN))
-        embedding: nn.Embedding = self.lm.get_input_embeddings()
-        if token_id >= embedding.num_embeddings:
-            self.lm.resize_token_embeddings(token_id + 1, mean_resizing=False)
-        return token_id
 
     def _neutral_generation(self) -> Any:
         """Generation without a checkpoint's own habits.
@@ -133,11 +127,6 @@ class HFPolicy(Policy):
         return sorted({self._end_id, int(self.tokenizer.eos_token_id)})
 
     @property
-    def _end_id(self) -> int:
-        turn_end = self.tokenizer.added_tokens_encoder.get("<|im_end|>")
-        return int(self.tokenizer.eos_token_id if turn_end is None else turn_end)
-
-    @property
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self._end_id)
@@ -152,7 +141,7 @@ class HFPolicy(Policy):
         allowed = {*self._eos_ids, self.concentration_id}
         rows = set(range(self.lm.get_input_embeddings().num_embeddings))
         unused = rows - set(self.tokenizer.get_vocab().values())
-        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special = set(self.tokenizer.convert_tokens_to_ids(self._special_tokens()))
         return sorted((unused | special | {self._image_id}) - allowed)
 
     @property
@@ -165,7 +154,8 @@ class HFPolicy(Policy):
         return self._suppressed_mask
 
     def _special_tokens(self) -> list[str]:
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return special + placeholders(self.processor)
 
     def encode_prompts(self, images: list[Tensor], questions: list[str]) -> Prompts:
         """See :meth:`Policy.encode_prompts`."""
@@ -173,10 +163,12 @@ class HFPolicy(Policy):
             if not question.strip():
                 raise ValueError("the question is empty: there is nothing to look for. Ask for something.")
         texts = [self._chat(question) for question in questions]
+        start = self.tokenizer.bos_token
         try:
             encoded = self.processor(
                 text=texts,
-                images=list(images),
+                images=[[image] for image in images],
+                add_special_tokens=not (start and texts[0].startswith(start)),  # the template may write it itself
                 padding=True,
                 padding_side="left",
                 return_tensors="pt",

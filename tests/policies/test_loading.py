@@ -11,6 +11,7 @@ import torch
 from coprs_lightning.component import Component
 from coprs_lightning.policies import HFPolicy
 from coprs_lightning.policies.loading import SHIPPED
+from coprs_lightning.policies.tokens import register_concentration_token
 from tests.parts import SIZES, photos, small_policy
 from tests.policies.passes import IMAGES, QUESTIONS, THOUGHTS, run, save_checkpoint
 
@@ -167,7 +168,7 @@ class TestConcentrationToken:
         assert len(loaded.tokenizer) == len(first.tokenizer)
         assert torch.equal(loaded.lm.get_input_embeddings().weight, first.lm.get_input_embeddings().weight)
         assert loaded.lm.lm_head.weight is loaded.lm.get_input_embeddings().weight
-        assert loaded._register_concentration_token() == first.concentration_id
+        assert register_concentration_token(loaded.lm, loaded.tokenizer) == first.concentration_id
         assert loaded.lm.get_input_embeddings().num_embeddings == first.lm.get_input_embeddings().num_embeddings
 
     def test_that_row_feeds_the_token_and_the_spare_one_after_it_nothing(self, brief, written):

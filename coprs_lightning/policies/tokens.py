@@ -1,0 +1,103 @@
+"""Tokens with a meaning of their own: the concentration token, the end of a turn, placeholders of images."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from torch import nn
+
+from coprs_lightning.prompts import CONCENTRATION_TOKEN
+
+_PLACEHOLDER = re.compile(r"<row_\d+_col_\d+>")
+"""Tiles of Idefics3 and SmolVLM, which their processors name nowhere."""
+
+
+def register_concentration_token(lm: Any, tokenizer: Any) -> int:
+    """Put the concentration token into a tokenizer and see that the model has a row for it.
+
+    A checkpoint that has the token keeps its id and row. A new one takes the first id after the vocabulary: padded
+    embeddings (public models have more rows than tokens) have that row already, others grow up to it.
+
+    Returns:
+        the id that the tokenizer gives it.
+
+    Raises:
+        ValueError: when the only id to be had belongs to another token.
+    """
+    if CONCENTRATION_TOKEN not in tokenizer.get_vocab():
+        _fill_hole(tokenizer)
+    tokenizer.add_tokens([CONCENTRATION_TOKEN], special_tokens=True)
+    token_id = int(tokenizer.convert_tokens_to_ids(CONCENTRATION_TOKEN))
+    others = [token for token, i in tokenizer.get_vocab().items() if i == token_id and token != CONCENTRATION_TOKEN]
+    if others:
+        raise ValueError(
+            f"the tokenizer gives {CONCENTRATION_TOKEN} the id {token_id}, which is {others[0]!r} already: both would "
+            f"share a row. Add {CONCENTRATION_TOKEN} to the checkpoint's tokenizer.json with an id of its own."
+        )
+    embedding: nn.Embedding = lm.get_input_embeddings()
+    if token_id >= embedding.num_embeddings:
+        lm.resize_token_embeddings(token_id + 1, mean_resizing=False)
+    return token_id
+
+
+def _fill_hole(tokenizer: Any) -> None:
+    """Give the concentration token a free id where the library would give it one that is taken.
+
+    Ids of added tokens follow the *number* of tokens, so in a vocabulary with holes the next one can be in use.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return
+    used = set(tokenizer.get_vocab().values())
+    words = backend.get_vocab_size(with_added_tokens=False)
+    added = max(tokenizer.added_tokens_decoder, default=-1)
+    following = added + 1 if added >= words else words
+    if following not in used:
+        return
+    described = json.loads(backend.to_str())
+    vocabulary = described["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        vocabulary[CONCENTRATION_TOKEN] = min(set(range(max(used) + 2)) - used)
+        tokenizer._tokenizer = type(backend).from_str(json.dumps(described))
+
+
+def turn_end(processor: Any) -> int:
+    """Id that ends the assistant's turn, as the chat template writes it; the end of text where it writes none.
+
+    Raises:
+        ValueError: for a checkpoint without a chat template, or with one that leaves images out.
+    """
+    name = type(processor).__name__
+    if not getattr(processor, "chat_template", None):
+        raise ValueError(
+            f"the checkpoint's {name} has no chat template, so it is unknown how its model was asked. Take an "
+            "instruction-tuned checkpoint, or put its chat_template.jinja into the folder."
+        )
+    answer = "ANSWER"
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "question"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+    text = str(processor.apply_chat_template(messages, tokenize=False))
+    if processor.image_token not in text:
+        raise ValueError(
+            f"the chat template of the checkpoint's {name} leaves the image out: it writes {text!r}, without "
+            f"{processor.image_token!r}. Replace chat_template.jinja by one for images."
+        )
+    rest = text.rpartition(answer)[2].lstrip()
+    tokenizer = processor.tokenizer
+    ends = [
+        i for i, token in tokenizer.added_tokens_decoder.items() if token.special and rest.startswith(token.content)
+    ]
+    return int(ends[0] if ends else tokenizer.eos_token_id)
+
+
+def placeholders(processor: Any) -> list[str]:
+    """Tokens that stand for images and videos or mark their parts, special in the tokenizer or not."""
+    vocabulary = processor.tokenizer.get_vocab()
+    named = {value for name, value in vars(processor).items() if name.endswith("_token") and isinstance(value, str)}
+    ends = {processor.tokenizer.eos_token, getattr(processor, "end_of_utterance_token", None)}
+    tiles = {token for token in vocabulary if _PLACEHOLDER.fullmatch(token)}
+    return sorted((named & set(vocabulary) - ends) | tiles)
