@@ -51,8 +51,8 @@ _SEVERAL_USER = (
     "Compare the difference between objects and find all that match.\n"
     "Output the thinking process in <think> </think>.\n"
     "Then generate exactly {num_tokens} reference position tokens: {tokens}\n"
-    "Each of these special tokens will be used to predict the segmentation mask of one object; those that are left over "
-    "stay empty, and all of them do where nothing matches.\n"
+    "Each of these special tokens will be used to predict the segmentation mask of one object; those left over stay "
+    "empty, and all of them do where nothing matches.\n"
     "Format:\n<think> your reasoning here </think>\nHere are the {num_tokens} reference positions: {tokens}"
 )
 _SEVERAL_COMPLETION = "<think> {thought} </think>\nHere are the {num_tokens} reference positions: {tokens}"

@@ -120,8 +120,7 @@ def union_masks(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
     Raises:
         ValueError: for a malformed mask, or one of another size than ``height`` × ``width``.
     """
-    union: np.ndarray = instance_masks(rles, height, width).any(0)
-    return union
+    return np.asarray(instance_masks(rles, height, width).any(0))
 
 
 def _differences(runs: np.ndarray) -> np.ndarray:

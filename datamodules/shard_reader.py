@@ -216,7 +216,7 @@ def build_example(
         key=question.key,
         image=image,
         question=target.expressions[question.expression],
-        mask=instances[0] if len(instances) == 1 else instances.any(0),
+        mask=np.asarray(instances[0] if len(instances) == 1 else instances.any(0)),
         ignore=ignore,
         reasoning=target.reasoning,
         kind=target.kind,

@@ -87,7 +87,11 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("tokens", "aggregator", "message"),
         [
-            (3, lambda: LastTokenAggregator(hidden_size=32), r"have 3 .*prompt\.num_tokens.*LastTokenAggregator .* 1\."),
+            (
+                3,
+                lambda: LastTokenAggregator(hidden_size=32),
+                r"have 3 .*prompt\.num_tokens.*LastToken.* 1\.",
+            ),
             (1, lambda: MultiTokenAggregator(hidden_size=32, num_tokens=2), r"have 1 .*such as LastTokenAggregator"),
             (2, lambda: MultiTokenAggregator(hidden_size=32, num_tokens=3), r".*Set prompt\.num_tokens: 3, or"),
         ],

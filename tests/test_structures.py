@@ -91,7 +91,8 @@ def test_the_union_is_the_greatest_logit_of_the_chosen_slots():
     heatmap, mask = output.union()
     assert torch.equal(heatmap[0, 0], torch.maximum(logits[0, 0], logits[0, 2]))
     assert torch.equal(mask[0], 2 * heatmap[0])
-    assert (heatmap[1] == NO_PRIOR_LOGIT).all() and (mask[1] == NO_PRIOR_LOGIT).all()
+    assert (heatmap[1] == NO_PRIOR_LOGIT).all()
+    assert (mask[1] == NO_PRIOR_LOGIT).all()
 
 
 def test_without_confidence_every_present_slot_is_chosen():

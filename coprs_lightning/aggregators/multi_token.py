@@ -1,8 +1,8 @@
 """Queries for several objects: one at each of the last K concentration tokens of a completion.
 
-The paper describes K = 1 and its released code only sketches more. Here every token has a query, and with it a heatmap, a
-mask and a confidence of its own, as the object queries of DETR (Carion et al. 2020) have; training assigns objects to
-tokens (:mod:`coprs_lightning.losses.matching`).
+The paper describes K = 1 and its released code only sketches more. Here every token has a query, and with it a
+heatmap, a mask and a confidence of its own, as the object queries of DETR (Carion et al. 2020) have; training assigns
+objects to tokens (:mod:`coprs_lightning.losses.matching`).
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ class StandardisedMultiTokenAggregator(MultiTokenAggregator):
         """See :meth:`MultiTokenAggregator.prepared`; rows without a token leave the statistics alone."""
         slots = []
         for number, norm in enumerate(self.norms):
+            assert isinstance(norm, nn.BatchNorm1d)
+            assert isinstance(norm, nn.BatchNorm1d)
             rows = present[:, number]
             own = state[:, number][rows]  # (N, D)
             if len(own) == 1 and self.training:  # one row has no deviation: use the running statistics

@@ -74,7 +74,11 @@ def merge_surplus(objects: Tensor, most: int) -> Tensor:
 
 @torch.no_grad()
 def assignment_cost(
-    mask_logits: Tensor, confidence_logits: Tensor, objects: Tensor, options: MatchingOptions, valid: Tensor | None = None
+    mask_logits: Tensor,
+    confidence_logits: Tensor,
+    objects: Tensor,
+    options: MatchingOptions,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """What every slot would cost as the answer for every object.
 

@@ -141,7 +141,9 @@ def _matched_rows(
 
     def spread(values: Tensor) -> Tensor:
         """Mean over the objects of a row, 0 in rows without one."""
-        return torch.zeros(len(present), dtype=values.dtype, device=values.device).index_add(0, found.rows, values * share)
+        return torch.zeros(len(present), dtype=values.dtype, device=values.device).index_add(
+            0, found.rows, values * share
+        )
 
     return losses + spread(values), {**{f"loss/{name}": spread(value) for name, value in parts.items()}, **facts}
 
@@ -184,7 +186,9 @@ def _assignments(
         merged[row] = float(len(wanted) < len(objects[row]))
         chosen = open_slots.to(logits.device)
         masks = logits[row, chosen]
-        valid = None if sizes is None else valid_mask(sizes[row : row + 1], (masks.shape[-2], masks.shape[-1]), frame)[0]
+        valid = (
+            None if sizes is None else valid_mask(sizes[row : row + 1], (masks.shape[-2], masks.shape[-1]), frame)[0]
+        )
         own, which = assign(assignment_cost(masks, confidence.detach()[row, chosen], wanted, matching, valid))
         rows += [row] * len(own)
         slots.append(open_slots[own])

@@ -103,8 +103,8 @@ def masked_segmentation_loss(
     """Segmentation loss over the examples that have a concentration token.
 
     Returns:
-        the mean loss and the means of what is to be logged of it; zeros that keep the graph, and nothing to log, where no
-        example has a token.
+        the mean loss and the means of what is to be logged of it; zeros that keep the graph, and nothing to log, where
+        no example has a token.
     """
     count = output.present.any(1).sum()
     losses, parts = segmentation_rows(output, batch, weights, frame, ignore_padding, matching)

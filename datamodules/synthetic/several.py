@@ -1,7 +1,7 @@
 """Questions that one shape answers, several do, or none: for models with several concentration tokens.
 
-Neither the question nor the thought tells how many there are: that has to be seen. (Were it written in the thoughts that
-are taught, a model would learn to believe its own guesses instead of looking.)
+Neither the question nor the thought tells how many there are: that has to be seen. (Were it written in the thoughts
+that are taught, a model would learn to believe its own guesses instead of looking.)
 """
 
 from __future__ import annotations

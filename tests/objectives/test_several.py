@@ -131,7 +131,7 @@ class TestMatchedRows:
                 masks[row, slot] = torch.logit(truth, eps=1e-6)
         confidence = torch.tensor([[9.0, 9.0, 9.0], [-9.0, 9.0, 9.0]])
         perfect = replace(output, heatmap_logits=masks, mask_logits=masks, confidence_logits=confidence)
-        losses, parts = rows_of(perfect, batch)
+        _, parts = rows_of(perfect, batch)
         soft = [
             segmentation_loss(*2 * [torch.logit(truth, eps=1e-6)], truth, WEIGHTS)[1]["dice"].mean()
             for objects in batch.instances
@@ -200,7 +200,7 @@ class TestMatchedRows:
         batch = small_batch(2)
         assert batch.instances is None
         output = pass_of(model, batch)
-        given = replace(batch, instances=[mask for mask in batch.masks])
+        given = replace(batch, instances=list(batch.masks))
         torch.testing.assert_close(rows_of(output, batch)[0], rows_of(output, given)[0])
 
     def test_padding_can_be_left_out(self, model):
@@ -209,7 +209,9 @@ class TestMatchedRows:
         output = pass_of(model, batch)
         spoiled = output.mask_logits.detach().clone()
         spoiled[..., int(batch.valid_sizes[0, 0]) + 1 :, :] = 30.0
-        same = [rows_of(replace(output, mask_logits=m), batch, True)[1]["loss/dice"] for m in (output.mask_logits, spoiled)]
+        same = [
+            rows_of(replace(output, mask_logits=m), batch, True)[1]["loss/dice"] for m in (output.mask_logits, spoiled)
+        ]
         torch.testing.assert_close(*same)
         counted = rows_of(replace(output, mask_logits=spoiled), batch)[1]["loss/dice"]
         assert counted > same[0]

@@ -14,9 +14,9 @@ class FormatReward(Reward):
 
     0 unless there is exactly one non-empty ``<think> … </think>`` and exactly one concentration token, after it – or as
     many as the prompt asks for – (the completions that ``train/completions/malformed_fraction`` counts; a stray second
-    tag is malformed, too). ``demoted`` where the thought is too long, where anything but space comes before it, or where
-    too many words come between it and the (last) token; else 1. What follows the token is not looked at, as in the
-    released code.
+    tag is malformed, too). ``demoted`` where the thought is too long, where anything but space comes before it, or
+    where too many words come between it and the (last) token; else 1. What follows the token is not looked at, as in
+    the released code.
 
     Args:
         max_thought_characters: longest thought that is not demoted, its outer spaces included.
