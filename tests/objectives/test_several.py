@@ -280,7 +280,7 @@ class TestTraining:
         for size in (None, micro_batch_size):
             model = several_model().train()
             objective = GRPOObjective(
-                num_generations=2, rollout=ReplayRollout(), advantages=DrGRPOAdvantages(), beta=0.0,
+                num_generations=4, rollout=ReplayRollout(), advantages=DrGRPOAdvantages(), beta=0.0,
                 segmentation=WEIGHTS, micro_batch_size=size,
             )  # fmt: skip
             objective.prepare(model)
@@ -294,8 +294,9 @@ class TestTraining:
             torch.testing.assert_close(pieced[key], value, atol=1e-4, rtol=1e-3, msg=key)
         for name, gradient in gradients.items():
             assert (pieced_gradients[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5, name
-        assert logs["several/confidence_accuracy"] > 0
-        assert record.heatmap_logits.shape == (2, 2, 32, 32)
+        assert record.present.any()
+        assert logs["loss/confidence"] > 0
+        assert record.heatmap_logits.shape == (2, 4, 32, 32)
 
 
 class TestAnswers:
