@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 
-from callbacks.heatmap_panels import HeatmapPanels
+from callbacks.heatmap_panels import HeatmapPanels, _answer
 from callbacks.iou import IoUMetrics
 from tests.callbacks.tiny import TinySegmenter, loader, trainer
 
@@ -93,3 +95,28 @@ def test_a_dry_run_draws_nothing(tmp_path):
 def test_senseless_numbers_are_refused(option, message):
     with pytest.raises(ValueError, match=f"HeatmapPanels.{message}"):
         HeatmapPanels(**option)
+
+
+def test_a_panel_shows_the_union_of_the_slots_that_stand_for_an_object():
+    batch = next(iter(loader(range(1))))
+    single = TinySegmenter().validation_step(batch, 0)
+    masks = torch.full((1, 3, 16, 16), -4.0)
+    masks[0, 0, :4], masks[0, 1, 8:], masks[0, 2, :, :4] = 4.0, 4.0, 4.0
+    several = replace(
+        single,
+        heatmap_logits=masks,
+        mask_logits=masks,
+        present=torch.tensor([[True, True, True]]),
+        confidence_logits=torch.tensor([[1.0, -1.0, 2.0]]),
+    )
+    united = replace(
+        single,
+        heatmap_logits=masks[:, [0, 2]].amax(1, keepdim=True),
+        mask_logits=masks[:, [0, 2]].amax(1, keepdim=True),
+    )
+    shown, expected = _answer(several, batch, 0, 16), _answer(united, batch, 0, 16)
+    np.testing.assert_array_equal(shown.mask, expected.mask)
+    np.testing.assert_array_equal(shown.heatmap, expected.heatmap)
+    assert 0 < shown.mask.mean() < 1
+    nothing = replace(several, confidence_logits=torch.full((1, 3), -1.0))
+    assert not _answer(nothing, batch, 0, 16).mask.any()
