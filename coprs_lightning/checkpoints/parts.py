@@ -10,6 +10,7 @@ from typing import Any
 
 from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
+from coprs_lightning.checkpoints.weights import load_strictly, without_weights
 from coprs_lightning.component import Component
 from coprs_lightning.decoders import MaskDecoder
 from coprs_lightning.heatmap_heads import HeatmapHead
@@ -42,6 +43,23 @@ def portable(model: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
         "generation": dict(generation),
         "assets": {slot: part.assets() for slot, part in parts.items()},
     }
+
+
+def merged(model: Any) -> Any:
+    """The same model with the policy's adapters in its weights; without adapters, the model itself.
+
+    Args:
+        model: a :class:`~coprs_lightning.model.CoprsModel`; left as it is.
+    """
+    policy = model.policy
+    if policy.adapters is None:
+        return model
+    spec = policy.portable_spec(None)
+    plain = {**spec, "init_args": {**spec["init_args"], "lora": None}}
+    with written_assets({"policy": policy.assets()}) as folder, without_weights():
+        without = build(in_folder(plain, "policy", folder))
+    load_strictly(without, policy.merged_state_dict(), source="the policy with its adapters")
+    return build_model({**model.components(), "policy": without}, {"max_new_tokens": model.max_new_tokens})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from coprs_lightning.checkpoints.authors_files import is_authors_folder
     from coprs_lightning.checkpoints.folder import is_exported
     from coprs_lightning.checkpoints.loading import open_model
+    from coprs_lightning.checkpoints.parts import merged
 
     output, authors = Path(args.output), args.format == "authors"
     if args.sam is not None and not authors:
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         hub.check_login()
     check_output(output, overwrite=args.overwrite, ours=is_authors_folder if authors else is_exported)
     opened = open_model(args.checkpoint, prefer=args.which)
+    opened = replace(opened, model=merged(opened.model))
     if opened.kind:
         note(f"using the {opened.kind} checkpoint of {args.checkpoint}: {opened.path}")
     with written_whole(output) as folder:
