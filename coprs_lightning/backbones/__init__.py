@@ -1,8 +1,17 @@
 """Image backbones: frames in, feature grids out."""
 
 from coprs_lightning.backbones.base import ImageBackbone, Preprocessing
+from coprs_lightning.backbones.hf import HFBackbone
 from coprs_lightning.backbones.precomputed import PrecomputedFeatures
 from coprs_lightning.backbones.sam import SamBackbone, SamVisionOptions
 from coprs_lightning.backbones.timm import TimmBackbone
 
-__all__ = ["ImageBackbone", "PrecomputedFeatures", "Preprocessing", "SamBackbone", "SamVisionOptions", "TimmBackbone"]
+__all__ = [
+    "HFBackbone",
+    "ImageBackbone",
+    "PrecomputedFeatures",
+    "Preprocessing",
+    "SamBackbone",
+    "SamVisionOptions",
+    "TimmBackbone",
+]
