@@ -18,7 +18,7 @@ from coprs_lightning.component import check_positive
 from coprs_lightning.policies.assets import policy_assets
 from coprs_lightning.policies.base import Policy
 from coprs_lightning.policies.hidden import packed_hidden, separate_hidden
-from coprs_lightning.policies.loading import load_model, load_processor, resolve_model, vision_tower
+from coprs_lightning.policies.loading import freeze_parts, load_model, load_processor, resolve_model
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
 from coprs_lightning.policies.packing import repeat_prompts
@@ -43,13 +43,17 @@ class HFPolicy(Policy):
             of packed completions hides); the vision tower and decoding use ``sdpa`` then.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         train_vision: train the policy's own vision tower too (the paper does).
+        train_projector: train what turns the tower's features into tokens (Qwen's merger, LLaVA's projector, SmolVLM's
+            connector); ``null`` as ``train_vision`` says where it is inside the tower (Qwen), else yes.
+        train_language: train the language model; without it the concentration token's row stays as it is too: random
+            where the checkpoint has none. ``lora`` trains that row on its own.
         min_pixels: least pixels an image is resized to for the policy; ``null`` keeps the processor's.
         max_pixels: most pixels (the paper: 705 600); ``null`` keeps the processor's.
         max_prompt_tokens: longest prompt accepted, image tokens included (the paper: 1 300).
         shared_prefix: compute a prompt once for all its completions (see :mod:`coprs_lightning.policies.packing`);
             ``false`` repeats it for each: the same result, slower.
         log_prob_chunk: completion tokens whose logits are in memory at a time.
-        lora: train low-rank adapters and the concentration token's row alone, whatever ``train_vision`` says;
+        lora: train low-rank adapters and the concentration token's row alone, whatever ``train_…`` say;
             ``null`` trains all weights.
         kwargs: see :class:`~coprs_lightning.component.Component`.
     """
@@ -65,6 +69,8 @@ class HFPolicy(Policy):
         attn_implementation: str = "sdpa",
         gradient_checkpointing: bool = False,
         train_vision: bool = True,
+        train_projector: bool | None = None,
+        train_language: bool = True,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         max_prompt_tokens: int = 1300,
@@ -95,8 +101,7 @@ class HFPolicy(Policy):
         self._suppressed_mask: Tensor | None = None  # no buffer: it follows from the tokenizer
         if gradient_checkpointing and not self.frozen:
             self._save_activation_memory()
-        if not train_vision:
-            vision_tower(self.lm).requires_grad_(False)
+        freeze_parts(self.lm, vision=train_vision, projector_trained=train_projector, language=train_language)
         if lora is not None:
             self.adapters = LoraAdapters(self.lm, lora, self.concentration_id)
             self.register_load_state_dict_pre_hook(self.adapters.accept_plain)
@@ -316,6 +321,12 @@ class HFPolicy(Policy):
             "dtype": str(self.lm.dtype).removeprefix("torch."),
         }
         return {**self.spec, "init_args": {**self.spec["init_args"], **now}}
+
+    def merged_state_dict(self) -> dict[str, Tensor]:
+        """The state of the same policy without adapters, what they have learnt in its weights."""
+        if self.adapters is None:
+            return self.state_dict()  # type: ignore[no-any-return]
+        return {f"lm.{name}": value for name, value in self.adapters.merged_state_dict().items()}
 
     def _completions(self, ids: Tensor) -> Completions:
         """Mask everything after the first end-of-sequence token and decode."""

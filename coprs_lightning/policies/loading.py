@@ -112,14 +112,77 @@ def _insist(config: Any, overrides: dict[str, Any]) -> None:
             setattr(config, name, value)
 
 
+VISION = ("visual", "vision_tower", "vision_model")
+"""Names of vision towers in the models that we know: Qwen's, LLaVA's, SmolVLM's."""
+PROJECTOR = ("multi_modal_projector", "connector", "image_newline")
+"""What turns the tower's features into tokens, beside the tower: LLaVA's, SmolVLM's, LLaVA-OneVision's line break."""
+MERGER = ("merger", "deepstack_merger_list")
+"""The same inside the tower: Qwen's, and Qwen3-VL's for its inner layers."""
+
+
 def vision_tower(lm: Any) -> nn.Module:
     """The part of a transformers model that encodes images.
 
     Raises:
         ValueError: when it is not where those we know have it.
     """
-    for name in ("visual", "vision_tower", "vision_model"):
+    for name in VISION:
         tower = getattr(lm.model, name, None)
         if isinstance(tower, nn.Module):
             return tower
     raise ValueError(f"train_vision: false, but {type(lm).__name__} has no vision tower that we know of.")
+
+
+def projector(lm: Any) -> list[nn.Parameter]:
+    """Parameters of the part that turns the vision tower's features into tokens of the language model.
+
+    Raises:
+        ValueError: when it is not where the models that we know have it.
+    """
+    tower = next((found for name in VISION if (found := getattr(lm.model, name, None)) is not None), None)
+    parts = [getattr(lm.model, name, None) for name in PROJECTOR] + [getattr(tower, name, None) for name in MERGER]
+    parameters: list[nn.Parameter] = []
+    for part in parts:
+        parameters += [part] if isinstance(part, nn.Parameter) else part.parameters() if part is not None else []
+    if not parameters:
+        raise ValueError(
+            f"train_projector is set, but {type(lm).__name__} has no projector that we know of. Leave it out."
+        )
+    return parameters
+
+
+def language_model(lm: Any) -> list[nn.Parameter]:
+    """Parameters of the text model: embeddings, layers and the projection to words.
+
+    Raises:
+        ValueError: when the model has no such part beside others.
+    """
+    decoder = lm.get_decoder()
+    if decoder is lm or decoder is lm.model:
+        raise ValueError(
+            f"train_language: false, but {type(lm).__name__} has no language model beside other parts that we know of. "
+            "Set model.policy.init_args.frozen: true to freeze all of it."
+        )
+    return [*decoder.parameters(), *lm.get_output_embeddings().parameters()]
+
+
+def freeze_parts(lm: Any, *, vision: bool, projector_trained: bool | None, language: bool) -> None:
+    """Take parts of a model out of training; what stays keeps its gradients through them.
+
+    Args:
+        lm: transformers model.
+        vision: train the tower, with a projector inside it.
+        projector_trained: train the projector; ``None`` as the part that it lies in.
+        language: train the text model.
+
+    Raises:
+        ValueError: for a part that the model does not have.
+    """
+    if not vision:
+        vision_tower(lm).requires_grad_(False)
+    if projector_trained is not None:
+        for parameter in projector(lm):
+            parameter.requires_grad_(projector_trained)
+    if not language:
+        for parameter in language_model(lm):
+            parameter.requires_grad_(False)

@@ -134,6 +134,28 @@ class LoraAdapters(nn.Module):
             for parameter, flag in flags:  # peft changes them along with the adapters
                 parameter.requires_grad_(flag)
 
+    @torch.no_grad()
+    def merged_state_dict(self) -> dict[str, Tensor]:
+        """Weights of the model with the adapters' updates and the token's own row in them, by their plain names.
+
+        Loaded into the same model without adapters, they compute what the adapted one computes (in eval mode). Tensors
+        are new where the adapters change them; quantised weights come out in the type of the others.
+        """
+        lm = self._lm[0]
+        layers = self.layers()
+        inside = tuple(f"{name}." for name in layers)
+        state = {name: value for name, value in lm.state_dict().items() if not name.startswith(inside)}
+        for name, layer in layers.items():
+            for own, parameter in layer.base_layer.named_parameters():
+                state[f"{name}.{own}"] = _merged_weight(layer, lm.dtype) if own == "weight" else parameter.detach()
+        rows = {name: self.rows[i] for i, name in enumerate(self._matrices)}
+        for name, row in rows.items():
+            changed = state[name].clone()
+            changed[self.token_id] = row.to(changed.dtype)
+            shared = [key for key, value in state.items() if value.data_ptr() == state[name].data_ptr()]
+            state.update(dict.fromkeys(shared, changed))  # tied matrices stay one
+        return state
+
     def accept_plain(self, policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         """Let a checkpoint of the same policy without adapters be loaded, as the model that is adapted from now on.
 
@@ -157,6 +179,17 @@ class LoraAdapters(nn.Module):
 
 def _own_parameters(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in layer.named_parameters() if not name.startswith("base_layer.")]
+
+
+def _merged_weight(layer: Any, dtype: torch.dtype) -> Tensor:
+    """The weight of a layer with its update, dequantised where it was quantised."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    plain = dequantize_module_weight(layer.base_layer)
+    update = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+    kind = plain.dtype if layer.base_layer.weight.is_floating_point() else dtype
+    exact = torch.promote_types(kind, torch.float32)
+    return (plain.detach().to(exact) + update.to(exact)).to(kind)
 
 
 def find_targets(lm: Any, options: LoraOptions) -> list[str]:

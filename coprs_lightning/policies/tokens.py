@@ -59,6 +59,8 @@ def _fill_hole(tokenizer: Any) -> None:
     described = json.loads(backend.to_str())
     vocabulary = described["model"].get("vocab")
     if isinstance(vocabulary, dict):
+        # the other added tokens likewise: their ids would be counted anew
+        vocabulary.update({token.content: i for i, token in tokenizer.added_tokens_decoder.items()})
         vocabulary[CONCENTRATION_TOKEN] = min(set(range(max(used) + 2)) - used)
         tokenizer._tokenizer = type(backend).from_str(json.dumps(described))
 

@@ -311,3 +311,58 @@ class TestCheckpoints:
         assert torch.equal(logits(twin), before)
         with policy.adapters_off():
             assert not twin.adapters.disabled
+
+
+class TestMerging:
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_a_plain_policy_with_merged_weights_computes_the_same(self, tied):
+        trained = adapted(tied=tied)
+        disturb(trained)
+        other = plain(tied=tied)
+        assert (logits(trained) - logits(other)).abs().max() > 0.1
+        other.load_state_dict(trained.merged_state_dict())
+        assert (logits(other) - logits(trained)).norm() <= 1e-5 * logits(trained).norm()
+        assert (other.lm.lm_head.weight is other.lm.get_input_embeddings().weight) == tied
+
+    def test_in_double_precision_nothing_but_rounding_is_left(self):
+        trained = adapted().double()
+        disturb(trained)
+        other = plain().double()
+        other.load_state_dict(trained.merged_state_dict())
+        completions = trained.encode_completions(THOUGHTS)
+        prompts = trained.encode_prompts(IMAGES, QUESTIONS)
+        hidden, expected = (run(policy, prompts, completions).hidden for policy in (other, trained))
+        torch.testing.assert_close(hidden, expected, atol=1e-10, rtol=1e-10)
+
+    def test_it_leaves_the_adapted_policy_as_it_is(self):
+        trained = adapted()
+        disturb(trained)
+        before = {name: value.clone() for name, value in trained.state_dict().items()}
+        expected = logits(trained)
+        merged = trained.merged_state_dict()
+        assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+        assert torch.equal(logits(trained), expected)
+        assert (
+            merged["lm.lm_head.weight"].data_ptr() == merged["lm.model.language_model.embed_tokens.weight"].data_ptr()
+        )
+
+    def test_names_and_types_are_those_of_a_plain_policy(self):
+        half = adapted(dtype="bfloat16", config_overrides=SIZES)
+        expected = small_policy(dtype="bfloat16", config_overrides=SIZES).state_dict()
+        merged = half.merged_state_dict()
+        assert {name: (v.shape, v.dtype) for name, v in merged.items()} == {
+            name: (v.shape, v.dtype) for name, v in expected.items()
+        }
+
+    def test_vision_layers_and_several_ranks_are_merged(self):
+        trained = adapted(lora=LoraOptions(rank=2, alpha=6.0, vision_target_modules=["qkv"]), config_overrides=SIZES)
+        disturb(trained)
+        other = plain()
+        other.load_state_dict(trained.merged_state_dict())
+        assert (logits(other) - logits(trained)).norm() <= 1e-5 * logits(trained).norm()
+        visual = "lm.model.visual.blocks.0.attn.qkv.weight"
+        assert not torch.equal(other.state_dict()[visual], plain().state_dict()[visual])
+
+    def test_without_adapters_it_is_the_state(self):
+        policy = plain()
+        assert policy.merged_state_dict().keys() == policy.state_dict().keys()
