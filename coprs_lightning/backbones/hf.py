@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,4 +71,5 @@ class HFBackbone(ImageBackbone):
 
     def assets(self) -> dict[str, str]:
         """``config.json`` of the vision tower."""
-        return {"config.json": self.encoder.config.to_json_string(use_diff=False)}
+        config = {name: value for name, value in self.encoder.config.to_dict().items() if name != "_name_or_path"}
+        return {"config.json": json.dumps(config, indent=2, sort_keys=True) + "\n"}

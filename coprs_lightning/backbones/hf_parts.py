@@ -54,7 +54,7 @@ def read_config(model: str, level: int) -> Any:
         return config
     try:
         config.set_output_features_output_indices(out_indices=[level], out_features=None)
-    except ValueError as error:
+    except (IndexError, ValueError) as error:
         raise ValueError(
             f"HFBackbone.level: {model} has no feature grid {level}; it has {len(config.stage_names)} "
             f"({', '.join(config.stage_names)}), counted from 0, or from -1 backwards."
