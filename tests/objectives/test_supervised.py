@@ -261,7 +261,7 @@ class TestPadding:
                 )[0]
             )
         torch.testing.assert_close(loss, torch.cat(rows).mean())
-        assert set(parts) == {"heatmap_bce", "heatmap_dice", "dice", "focal"}
+        assert set(parts) == {f"loss/{name}" for name in ("heatmap_bce", "heatmap_dice", "dice", "focal")}
 
     def test_rows_without_a_token_do_not_shift_the_sizes(self, model, batch):
         output = pass_of(model, batch, without_token=(0,))
