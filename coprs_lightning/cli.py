@@ -30,7 +30,7 @@ TRAINER_COMMANDS = {
 _COMMANDS = "coprs_lightning.commands"
 _EXAMPLES = """\
 examples:
-  coprs data synthetic data/synthetic            make the synthetic dataset
+  coprs data synthetic --output data/synthetic   make the synthetic dataset
   coprs fit --config quickstart.yaml             train the small model on it
   coprs fit -c coprs.yaml --trainer.max_steps 9  the paper's model; flags come after the configs
   coprs fit --model.heatmap_head.help FiLMHead   options of one part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,56 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.checkpoints.authors_source import save_authors
 from tests.conftest import REPO
+from tests.sam_checkpoint import save_sam
+from tests.sam_original import save_original
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 SMALL_FIT = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--data.init_args.batch_size", "4"]
 SMALLER = {
     "data synthetic": ["--train", "12", "--val", "2", "--test", "2", "--generalisation", "2", "--shards", "2"],
     "fit": SMALL_FIT,
+    "convert authors": ["--image-size", "64"],
+    "demo": ["--port", "0"],
 }
+SMALL_POLICY = {
+    "model.policy.init_args.model": "small_qwen2_5_vl",
+    "model.policy.init_args.random_weights": "true",
+    "model.policy.init_args.min_pixels": "null",
+    "model.policy.init_args.max_pixels": "null",
+}
+# the paper's parts on two processor cores: a small policy, a small SAM in its original format
+SMALL_PAPER = SMALL_POLICY | {
+    "model.backbone.init_args.pretrained": "sam_vit_h_4b8939.pth",
+    "model.backbone.init_args.image_size": "64",
+    "model.decoder.init_args.pretrained": "sam_vit_h_4b8939.pth",
+}
+SMALL_PAPER_FIT = SMALL_PAPER | {
+    "model.objective.init_args.num_generations": "2",
+    "model.objective.init_args.rollout.init_args.max_new_tokens": "4",
+    "model.generation.max_new_tokens": "4",
+    "data.init_args.train": "data/refcoco/train",
+    "data.init_args.num_workers": "0",
+    "data.init_args.eval_batch_size": "2",
+    "trainer.accelerator": "cpu",
+    "trainer.devices": "1",
+    "trainer.strategy": "auto",
+    "trainer.precision": "32-true",
+    "trainer.max_steps": "1",
+    "trainer.val_check_interval": "1",
+    "trainer.limit_val_batches": "1",
+}
+
+
+def smaller(words: list[str]) -> list[str]:
+    """Further options that let a command of the README end soon, without weights from elsewhere."""
+    if any(word.endswith(".help") for word in words):
+        return []
+    if "coprs.yaml" in words:
+        options = SMALL_PAPER_FIT if words[0] == "fit" else SMALL_PAPER
+        return [word for name, value in options.items() for word in (f"--{name}", value)]
+    return SMALLER.get(" ".join(words[:2]), SMALLER.get(words[0], []))
 
 
 def blocks(language: str) -> list[str]:
@@ -78,26 +121,53 @@ def test_commands_run(tmp_path: Path, realdata: Path):
     (tmp_path / "ReasonSeg" / "train").symlink_to(realdata / "reasonseg" / "train")
     (tmp_path / "refer_seg").symlink_to(realdata / "refer" / "with_images")
     (tmp_path / "my_overlay.yaml").write_text("model: {decoder: {class_path: UpsampleDecoder}}\n", encoding="utf-8")
-    Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / "photo.png")
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.png", "photos/a.png"):
+        Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / name)
+    (tmp_path / "asked.jsonl").write_text('{"image": "photo.png", "question": "What floats?"}\n', encoding="utf-8")
+    save_authors(tmp_path / "their_checkpoint")
+    save_original(tmp_path / "sam_vit_h_4b8939.pth")
+    save_sam(tmp_path / "facebook" / "sam-vit-huge")  # a folder of that name comes before the hub
     ran = commands()
     assert len(ran) >= 9
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"}
     for words in ran:
-        extra = [] if any(word.endswith(".help") for word in words) else SMALLER.get(" ".join(words[:2]), [])
-        if words[0] == "fit" and not any(word.endswith(".help") for word in words):
-            extra = SMALL_FIT
         # two training steps of a random model write no sensible thought; they have to end well all the same
-        done = subprocess.run(
-            [sys.executable, "-m", "coprs_lightning", *words, *extra],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"coprs {' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        command = [sys.executable, "-m", "coprs_lightning", *words, *smaller(words)]
+        code, output = run_until(command, tmp_path, environment, "the demo is at" if words[0] == "demo" else None)
+        assert code == 0, f"coprs {' '.join(words)}\n{output[-5000:]}"
+        if words[0] == "export":
+            python_snippet(tmp_path, environment)
     for name in ("mask.png", "heatmap.png", "overlay.png", "result.json"):
         assert (tmp_path / "out" / name).is_file()
+
+
+def run_until(command: list[str], folder: Path, environment: dict[str, str], line: str | None) -> tuple[int, str]:
+    """Run a command to its end, or until it prints a line, and then interrupt it."""
+    seen = []
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            seen.append(text)
+            if line is not None and line in text:
+                process.send_signal(signal.SIGINT)
+        return process.wait(timeout=300), "".join(seen)
+
+
+def python_snippet(folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", snippet_with("from_pretrained")],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "(60, 80)" in done.stdout
 
 
 def test_a_reward_of_ones_own_trains(tmp_path: Path, tiny: Path):

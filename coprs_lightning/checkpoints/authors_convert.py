@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from coprs_lightning.commands import CommandError
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.heatmap_heads import CrossAttentionHead, LinearFuseCrossAttentionHead
 from coprs_lightning.policies import HFPolicy
+from coprs_lightning.policies.loading import UnusedWeightsWarning
 
 GENERATION = {"max_new_tokens": 2000, "temperature": 0.0}
 ASSUMED = (
@@ -47,6 +49,20 @@ class Converted:
     report: dict[str, Any]
 
 
+def _policy(folder: Path) -> HFPolicy:
+    """The language model; as strict as the rest.
+
+    Raises:
+        CommandError: for weights that are missing or have no place.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UnusedWeightsWarning)
+            return HFPolicy(model=str(folder), dtype="auto")
+    except (UnusedWeightsWarning, ValueError) as error:
+        raise CommandError(str(error)) from error
+
+
 def convert(modules: dict[str, Tensor], source: Path, backbone: str, image_size: int) -> Converted:
     """Build a model of a released checkpoint.
 
@@ -60,7 +76,7 @@ def convert(modules: dict[str, Tensor], source: Path, backbone: str, image_size:
         CommandError: for weights that are missing or have no place.
     """
     sizes = _sizes(modules)
-    policy = HFPolicy(model=str(source / LANGUAGE_MODEL), dtype="auto")
+    policy = _policy(source / LANGUAGE_MODEL)
     with without_weights():
         head, decoder = _head(modules, sizes, policy.hidden_size), _decoder(modules, sizes)
     # segmentation runs in full precision, whatever the file's

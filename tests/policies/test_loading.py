@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from coprs_lightning.component import Component
 from coprs_lightning.policies import HFPolicy
-from coprs_lightning.policies.loading import SHIPPED
+from coprs_lightning.policies.loading import SHIPPED, UnusedWeightsWarning
 from coprs_lightning.policies.tokens import register_concentration_token
 from tests.parts import SIZES, photos, small_policy
 from tests.policies.passes import IMAGES, QUESTIONS, THOUGHTS, run, save_checkpoint
@@ -221,3 +223,28 @@ class TestConfigOverrides:
     def test_more_layers_than_the_configuration_had(self):
         sizes = {**SIZES, "text_config": {**SIZES["text_config"], "num_hidden_layers": 5}}
         assert len(small_policy(config_overrides=sizes).lm.model.language_model.layers) == 5
+
+
+class TestStrictLoading:
+    @staticmethod
+    def saved(folder: Path) -> dict[str, torch.Tensor]:
+        policy = small_policy()
+        policy.lm.save_pretrained(folder)
+        policy.processor.save_pretrained(folder)
+        weights: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+        return weights
+
+    def test_a_missing_weight_is_an_error(self, tmp_path: Path):
+        weights = self.saved(tmp_path)
+        del weights[next(name for name in weights if name.endswith("layers.1.self_attn.q_proj.weight"))]
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            ValueError, match=r"lacks 1 weights .*layers\.1\.self_attn\.q_proj\.weight.* would stay random"
+        ):
+            HFPolicy(model=str(tmp_path))
+
+    def test_a_weight_without_a_place_is_told(self, tmp_path: Path):
+        weights = self.saved(tmp_path)
+        save_file({**weights, "model.extra": torch.ones(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.warns(UnusedWeightsWarning, match="1 weights that the model has no place for .*extra"):
+            HFPolicy(model=str(tmp_path))

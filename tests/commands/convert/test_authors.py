@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from coprs_lightning.checkpoints.authors_keys import LEFT_OVER, from_transformers
 from coprs_lightning.cli import main
@@ -209,3 +210,15 @@ def test_sources_that_cannot_be_read(
     assert "refseg_modules.pt cannot be read as weights (broken" in refused(words, capsys, status=1)
     torch.save([torch.ones(1)], tmp_path / "refseg_modules.pt")
     assert "holds a list, not named weights" in refused(words, capsys, status=1)
+
+
+def test_a_language_model_with_a_foreign_weight_is_refused(
+    source: tuple[Path, Modules], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(source[0], tmp_path / "source")
+    file = tmp_path / "source" / "llm_hf" / "model.safetensors"
+    save_file({**load_file(file), "model.extra": torch.ones(1)}, file, metadata={"format": "pt"})
+    words = ["convert", "authors", "--source", str(tmp_path / "source"), "--output", str(tmp_path / "ours")]
+    message = refused([*words, "--backbone", "none", "--image-size", str(IMAGE_SIZE)], capsys, status=1)
+    assert "1 weights that the model has no place for (model.language_model.extra" in message
+    assert not (tmp_path / "ours").exists()
