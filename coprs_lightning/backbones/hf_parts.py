@@ -92,18 +92,25 @@ def load_encoder(model: str, config: Any, random_weights: bool) -> Any:
     Raises:
         ValueError: naming weights that are missing, of another shape, or have no place in the layers that there are.
     """
+    from transformers.utils import logging as transformers_logging
+
     cls = model_class(config)
     if random_weights:
         return cls(config, **_options(cls))
-    encoder, info = cls.from_pretrained(
-        model,
-        config=config,
-        dtype=torch.float32,
-        key_mapping=_TOWERS if config.model_type == "sam2_vision_model" else None,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **_options(cls),
-    )
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would report every tower and head that is left out on purpose
+    try:
+        encoder, info = cls.from_pretrained(
+            model,
+            config=config,
+            dtype=torch.float32,
+            key_mapping=_TOWERS if config.model_type == "sam2_vision_model" else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_options(cls),
+        )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     own = {name.split(".")[0] for name in encoder.state_dict()}
     further = {str(key) for key in info["unexpected_keys"]}
     problems = [f"missing: {key}" for key in sorted(info["missing_keys"])]
