@@ -50,7 +50,7 @@ def _own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("flags", "expected"),
     [
         (f"--{HEAD} FilmHead", "no HeatmapHead is called 'FilmHead'. Did you mean FiLMHead? Choices: CosineHead,"),
-        (f"--{HEAD}.dimm 3", "CrossAttentionHead has no option 'dimm'. Did you mean dim? Options: bias_init, compile, dim,"),
+        (f"--{HEAD}.dimm 3", "CrossAttentionHead has no option 'dimm'. Did you mean dim? Options: bias_init, compile,"),
         (f"--{HEAD}.init_args.dimm 3", "CrossAttentionHead has no option 'dimm'. Did you mean dim?"),
         (f"--{HEAD}.dim abc", f"{HEAD}.dim: expected int, got 'abc'."),
         ("--trainer.max_steps many", "trainer.max_steps: expected int, got 'many'."),

@@ -61,6 +61,13 @@ def test_sizes_follow_swapped_and_changed_parts(tiny: Path) -> None:
     assert cli.datamodule.image_size == 64
 
 
+def test_the_frame_size_that_the_backbone_s_weights_want_is_not_typed(tiny: Path) -> None:
+    content = yaml.safe_load(tiny.read_text())
+    del content["model"]["backbone"]["init_args"]["image_size"]
+    cli = run(["fit", "--config", str(write_config(tiny, content)), *FAST])
+    assert cli.datamodule.image_size == cli.model.model.backbone.preprocessing.image_size == 160
+
+
 def test_a_datamodule_without_image_size_is_accepted(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPRS_ALLOW_IMPORTS", "tests")
     content = yaml.safe_load(tiny.read_text())
