@@ -27,6 +27,7 @@ from coprs_lightning.policies import Policy
 from coprs_lightning.schedule import one_cycle_factor
 from coprs_lightning.spec import Recorded, build
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
+from coprs_lightning.weightless import only_shapes
 
 DATA_SPEC_KEY = "coprs_data_spec"
 OBJECTIVE_KEY = "coprs_objective"
@@ -107,10 +108,9 @@ class CoprsModule(Recorded, pl.LightningModule):
         self.optimizer_options = optimizer
         self.generation = generation
         self.model.max_new_tokens = generation.max_new_tokens
-        self.model.max_new_tokens = generation.max_new_tokens
         self.validation = validation
         self._update = 0
-        if init_from is not None:
+        if init_from is not None and not only_shapes():
             self._load_weights(init_from)
 
     @property

@@ -12,7 +12,18 @@ from tests.conftest import REPO
 
 PACKAGE = "coprs_lightning"
 SLOTS = ("policies", "backbones", "aggregators", "heatmap_heads", "decoders")
-PLAIN = ("structures", "prompts", "geometry", "importing", "spec", "component", "schedule", "images", "sam_original")
+PLAIN = (
+    "structures",
+    "prompts",
+    "geometry",
+    "importing",
+    "spec",
+    "component",
+    "schedule",
+    "images",
+    "sam_original",
+    "weightless",
+)
 
 LAYERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PLAIN, PLAIN),

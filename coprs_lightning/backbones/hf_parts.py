@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coprs_lightning.backbones.base import Preprocessing
+from coprs_lightning.weightless import only_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def load_encoder(model: str, config: Any, random_weights: bool) -> Any:
     from transformers.utils import logging as transformers_logging
 
     cls = model_class(config)
-    if random_weights:
+    if random_weights or only_shapes():
         return cls(config, **_options(cls))
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would report every tower and head that is left out on purpose

@@ -19,6 +19,7 @@ from coprs_lightning.sam_original import (
     prompt_and_decoder_names,
     read_original,
 )
+from coprs_lightning.weightless import only_shapes
 
 IMAGE_SIZE = 1024
 PIXEL_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
@@ -99,8 +100,11 @@ def load_encoder(pretrained: str) -> Any:
 
 
 def _from_transformers(pretrained: str) -> Any:
-    from transformers import SamVisionModel
+    from transformers import SamConfig, SamVisionModel
 
+    if only_shapes():
+        config: Any = SamConfig.from_pretrained(pretrained)
+        return SamVisionModel(config.vision_config)
     loaded: Any = SamVisionModel.from_pretrained(
         pretrained, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )

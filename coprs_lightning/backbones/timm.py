@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coprs_lightning.backbones.base import ImageBackbone, Preprocessing
 from coprs_lightning.backbones.positions import sine_positions
+from coprs_lightning.weightless import only_shapes
 
 
 class TimmBackbone(ImageBackbone):
@@ -130,6 +131,7 @@ def _create(name: str, pretrained: bool, out_index: int, arguments: dict[str, An
     import timm
 
     try:
+        pretrained = pretrained and not only_shapes()
         return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(out_index,), **arguments)
     except (AssertionError, IndexError) as error:
         raise ValueError(

@@ -15,12 +15,13 @@ from coprs_lightning.backbones import ImageBackbone, PrecomputedFeatures, SamBac
 from coprs_lightning.checkpoints.authors_files import LANGUAGE_MODEL, MODULES
 from coprs_lightning.checkpoints.authors_keys import HEAD, LEFT_OVER, listed, theirs
 from coprs_lightning.checkpoints.parts import build_model
-from coprs_lightning.checkpoints.weights import load_strictly, without_weights
+from coprs_lightning.checkpoints.weights import load_strictly
 from coprs_lightning.commands import CommandError
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.heatmap_heads import CrossAttentionHead, LinearFuseCrossAttentionHead
 from coprs_lightning.policies import HFPolicy
 from coprs_lightning.policies.loading import UnusedWeightsWarning
+from coprs_lightning.weightless import without_weights
 
 GENERATION = {"max_new_tokens": 2000, "temperature": 0.0}
 ASSUMED = (

@@ -17,8 +17,9 @@ import yaml
 import coprs_lightning
 from coprs_lightning.checkpoints.parts import SLOTS, build_model, build_parts
 from coprs_lightning.checkpoints.tensors import INDEX, WEIGHTS, read_weights, save_weights
-from coprs_lightning.checkpoints.weights import load_strictly, without_weights
+from coprs_lightning.checkpoints.weights import load_strictly
 from coprs_lightning.importing import check_allowed, from_elsewhere
+from coprs_lightning.weightless import without_weights
 
 if TYPE_CHECKING:
     from coprs_lightning.component import Component

@@ -13,8 +13,9 @@ from coprs_lightning.checkpoints.folder import is_exported, read_config, read_fo
 from coprs_lightning.checkpoints.hub import fetch, is_hub_id
 from coprs_lightning.checkpoints.parts import SLOTS, build_model, build_parts, written_assets
 from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY, find_checkpoint, read_header
-from coprs_lightning.checkpoints.weights import load_strictly, without_weights
+from coprs_lightning.checkpoints.weights import load_strictly
 from coprs_lightning.commands import CommandError
+from coprs_lightning.weightless import without_weights
 
 if TYPE_CHECKING:
     from coprs_lightning.model import CoprsModel

@@ -10,13 +10,14 @@ from typing import Any
 
 from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
-from coprs_lightning.checkpoints.weights import load_strictly, without_weights
+from coprs_lightning.checkpoints.weights import load_strictly
 from coprs_lightning.component import Component
 from coprs_lightning.decoders import MaskDecoder
 from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.importing import import_class
 from coprs_lightning.policies import Policy
 from coprs_lightning.spec import build
+from coprs_lightning.weightless import without_weights
 
 SLOTS: dict[str, type[Component]] = {
     "policy": Policy,
@@ -46,16 +47,15 @@ def portable(model: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(model: Any) -> Any:
-    """The same model with the policy's adapters in its weights; without adapters, the model itself.
+    """The same model with the policy's adapters in its weights, none of them quantised; or the model itself.
 
     Args:
         model: a :class:`~coprs_lightning.model.CoprsModel`; left as it is.
     """
     policy = model.policy
-    if policy.adapters is None:
+    if policy.adapters is None and not policy.quantized:
         return model
-    spec = policy.portable_spec(None)
-    plain = {**spec, "init_args": {**spec["init_args"], "lora": None}}
+    plain = policy.merged_spec()
     with written_assets({"policy": policy.assets()}) as folder, without_weights():
         without = build(in_folder(plain, "policy", folder))
     load_strictly(without, policy.merged_state_dict(), source="the policy with its adapters")

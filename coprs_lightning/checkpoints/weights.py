@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 _SHOWN = 8
-
-
-@contextmanager
-def without_weights() -> Iterator[None]:
-    """Build modules whose parameters have shapes but no memory; :func:`load_strictly` gives them values.
-
-    Buffers are made for real: those that no checkpoint holds (rotary frequencies, say) keep exact values. Modules that
-    are built meanwhile in other threads of this process are affected too.
-    """
-
-    def drop(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
-        if parameter.is_meta:  # the same object, so that tied weights stay tied
-            return parameter
-        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    handle = register_module_parameter_registration_hook(drop)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -57,7 +35,7 @@ def load_strictly(
     """Give a module all of its weights; each is copied once, straight to its place.
 
     Args:
-        module: what to fill; its parameters may be without memory (:func:`without_weights`).
+        module: what to fill; its parameters may be without memory (:mod:`coprs_lightning.weightless`).
         weights: a value for every key; of tied ones, one is enough.
         source: where they come from, for messages.
         device: where the weights go; ``None`` is the CPU.

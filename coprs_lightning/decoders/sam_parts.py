@@ -17,6 +17,7 @@ from coprs_lightning.sam_original import (
     is_original,
     read_original,
 )
+from coprs_lightning.weightless import only_shapes
 
 ORIGINAL_EPS = 1e-5
 """Of the layer norms in the original's attention; transformers' checkpoints of the same weights say 1e-6."""
@@ -122,6 +123,9 @@ def _from_transformers(pretrained: str) -> tuple[Any, Any]:
     config: Any = SamConfig.from_pretrained(pretrained)
     config.vision_config.num_hidden_layers = 0
     config.vision_config.global_attn_indexes = []
+    if only_shapes():
+        shapes = SamModel(config)
+        return shapes.prompt_encoder, shapes.mask_decoder
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would report every layer that is left out on purpose
     try:

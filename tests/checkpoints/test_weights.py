@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from coprs_lightning.checkpoints.tensors import INDEX, WEIGHTS, read_weights, save_weights
-from coprs_lightning.checkpoints.weights import load_strictly, untied, without_weights
+from coprs_lightning.checkpoints.weights import load_strictly, untied
+from coprs_lightning.weightless import without_weights
 
 
 class Tied(nn.Module):
