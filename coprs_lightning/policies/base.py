@@ -23,12 +23,14 @@ class Policy(Component, ABC):
         hidden_size: D of the hidden states; the aggregator reads it.
         concentration_id: token id of the concentration token.
         num_tokens: K, concentration tokens that a completion is asked to have; the aggregator reads it.
+        quantized: the policy's own weights are numbers of 4 or 8 bits, which its state leaves out.
         adapters: what is trained in place of the policy's own weights; ``None`` where those are trained themselves.
     """
 
     hidden_size: int
     concentration_id: int
     num_tokens: int = 1
+    quantized: bool = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -18,10 +18,18 @@ from coprs_lightning.component import check_positive
 from coprs_lightning.policies.assets import policy_assets
 from coprs_lightning.policies.base import Policy
 from coprs_lightning.policies.hidden import packed_hidden, separate_hidden
-from coprs_lightning.policies.loading import freeze_parts, load_model, load_processor, resolve_model
+from coprs_lightning.policies.loading import (
+    freeze_parts,
+    load_model,
+    load_processor,
+    neutral_generation,
+    resolve_model,
+    save_activation_memory,
+)
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
 from coprs_lightning.policies.packing import repeat_prompts
+from coprs_lightning.policies.quantized import check_quantization, keep_out_of_states, plain_state
 from coprs_lightning.policies.sampling import check_sampling, decoding, sample_group, sampled_steps
 from coprs_lightning.policies.tokens import placeholders, register_concentration_token, turn_end
 from coprs_lightning.prompts import PAPER_PROMPT, PromptTemplate, leave_out, spell_out
@@ -55,6 +63,8 @@ class HFPolicy(Policy):
         log_prob_chunk: completion tokens whose logits are in memory at a time.
         lora: train low-rank adapters and the concentration token's row alone, whatever ``train_…`` say;
             ``null`` trains all weights.
+        quantization: read the weights of linear layers, but the projection to words, as numbers of 4 or 8 bits; for
+            ``frozen`` policies and ``lora``. Needs the extra ``quantization``.
         kwargs: see :class:`~coprs_lightning.component.Component`.
     """
 
@@ -77,6 +87,7 @@ class HFPolicy(Policy):
         shared_prefix: bool = True,
         log_prob_chunk: int = 2048,
         lora: LoraOptions | None = None,
+        quantization: Literal["4bit", "8bit"] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,40 +97,29 @@ class HFPolicy(Policy):
         self.max_prompt_tokens = max_prompt_tokens
         self.shared_prefix = shared_prefix
         self.log_prob_chunk = log_prob_chunk
+        check_quantization(quantization, random_weights=random_weights, fixed=self.frozen or lora is not None)
         source = resolve_model(model, random_weights)
         self.processor = load_processor(source, min_pixels, max_pixels)
         self.tokenizer = self.processor.tokenizer
         self._end_id = turn_end(self.processor)
         flex = attn_implementation == "flex_attention"
         kernel = "sdpa" if flex else attn_implementation  # vision towers refuse flex attention
-        self.lm = load_model(source, random_weights, config_overrides or {}, dtype, kernel)
+        self.lm = load_model(source, random_weights, config_overrides or {}, dtype, kernel, quantization)
         if flex:
             self.lm.get_decoder().config._attn_implementation = attn_implementation
         self.concentration_id = register_concentration_token(self.lm, self.tokenizer)
-        self.lm.generation_config = self._neutral_generation()
+        self.lm.generation_config = neutral_generation(self._eos_ids, self._pad_id)
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
         self._suppressed_mask: Tensor | None = None  # no buffer: it follows from the tokenizer
         if gradient_checkpointing and not self.frozen:
-            self._save_activation_memory()
+            save_activation_memory(self.lm)
         freeze_parts(self.lm, vision=train_vision, projector_trained=train_projector, language=train_language)
         if lora is not None:
             self.adapters = LoraAdapters(self.lm, lora, self.concentration_id)
             self.register_load_state_dict_pre_hook(self.adapters.accept_plain)
-
-    def _save_activation_memory(self) -> None:
-        # transformers 6 drops the second name, early 5 has no first
-        enable = getattr(self.lm, "activation_checkpointing_enable", None) or self.lm.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-
-    def _neutral_generation(self) -> Any:
-        """Generation without a checkpoint's own habits.
-
-        Public checkpoints bring repetition penalties and the like, which ``generate`` would apply on top of our
-        options: greedy decoding would not be greedy, and samples would not come from the distribution that is trained.
-        """
-        from transformers import GenerationConfig
-
-        return GenerationConfig(eos_token_id=self._eos_ids, pad_token_id=self._pad_id)
+        if quantization is not None:
+            self.quantized = True
+            keep_out_of_states(self)
 
     @property
     def device(self) -> torch.device:
@@ -311,7 +311,15 @@ class HFPolicy(Policy):
         return dict(self._assets)
 
     def portable_spec(self, folder: Path | None = None) -> dict[str, Any]:
-        """See :meth:`Component.portable_spec`; overrides and pixel limits are in the assets."""
+        """See :meth:`Component.portable_spec`; quantised weights are no part of a state, but read from their source."""
+        return self.spec if self.quantized else self._portable()
+
+    def merged_spec(self) -> dict[str, Any]:
+        """Of the policy that :meth:`merged_state_dict` fits: portable, without adapters and quantisation."""
+        return self._portable(lora=None, quantization=None)
+
+    def _portable(self, **other: Any) -> dict[str, Any]:
+        """Overrides and pixel limits are in the assets."""
         now = {
             "model": "policy",
             "random_weights": True,
@@ -320,13 +328,13 @@ class HFPolicy(Policy):
             "max_pixels": None,
             "dtype": str(self.lm.dtype).removeprefix("torch."),
         }
-        return {**self.spec, "init_args": {**self.spec["init_args"], **now}}
+        return {**self.spec, "init_args": {**self.spec["init_args"], **now, **other}}
 
     def merged_state_dict(self) -> dict[str, Tensor]:
-        """The state of the same policy without adapters, what they have learnt in its weights."""
-        if self.adapters is None:
-            return self.state_dict()  # type: ignore[no-any-return]
-        return {f"lm.{name}": value for name, value in self.adapters.merged_state_dict().items()}
+        """The state of the same policy without adapters and quantisation, what they have learnt in its weights."""
+        adapters = self.adapters
+        state = plain_state(self.lm, self.lm.dtype) if adapters is None else adapters.merged_state_dict()
+        return {f"lm.{name}": value for name, value in state.items()}
 
     def _completions(self, ids: Tensor) -> Completions:
         """Mask everything after the first end-of-sequence token and decode."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from coprs_lightning.policies.quantized import loading_options
+from coprs_lightning.weightless import only_shapes
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -58,7 +62,14 @@ def load_processor(source: str, min_pixels: int | None, max_pixels: int | None) 
     return processor
 
 
-def load_model(source: str, random_weights: bool, overrides: dict[str, Any], dtype: str, attention: str) -> Any:
+def load_model(
+    source: str,
+    random_weights: bool,
+    overrides: dict[str, Any],
+    dtype: str,
+    attention: str,
+    quantization: str | None = None,
+) -> Any:
     """A model of a checkpoint, or of its configuration alone.
 
     Args:
@@ -67,9 +78,10 @@ def load_model(source: str, random_weights: bool, overrides: dict[str, Any], dty
         overrides: configuration values to replace, nested.
         dtype: name of a torch type, or ``auto`` for the checkpoint's own (float32 without a checkpoint).
         attention: attention kernel of transformers.
+        quantization: see :mod:`coprs_lightning.policies.quantized`.
 
     Raises:
-        ValueError: for an override that the configuration does not have.
+        ValueError: for an override that the configuration does not have, or a weight that the checkpoint lacks.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -78,10 +90,44 @@ def load_model(source: str, random_weights: bool, overrides: dict[str, Any], dty
         config = type(config).from_dict(_merged(config.to_dict(), overrides, "config_overrides"))
         _insist(config, overrides)
     kind: Any = dtype if dtype == "auto" else getattr(torch, dtype)
-    if random_weights:
+    if random_weights or only_shapes():
         kind = torch.float32 if dtype == "auto" else kind
         return AutoModelForImageTextToText.from_config(config, dtype=kind, attn_implementation=attention)
-    return AutoModelForImageTextToText.from_pretrained(source, config=config, dtype=kind, attn_implementation=attention)
+    options: dict[str, Any] = {"config": config, "dtype": kind, "attn_implementation": attention}
+    if quantization is not None:
+        own = config.dtype or torch.float32
+        options |= loading_options(quantization, own if dtype == "auto" else kind)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(source, **options, output_loading_info=True)
+    model, info = loaded
+    if quantization is not None:
+        del model.config.quantization_config  # what is saved of the policy are plain weights
+    _check_loaded(source, sorted(map(str, info["missing_keys"])), sorted(map(str, info["unexpected_keys"])))
+    return model
+
+
+class UnusedWeightsWarning(UserWarning):
+    """A checkpoint has weights that the model has no place for."""
+
+
+def _check_loaded(source: str, missing: list[str], unexpected: list[str]) -> None:
+    """Insist on what transformers only logs: a weight that is not in the checkpoint would stay random.
+
+    Raises:
+        ValueError: naming the missing weights.
+    """
+    if missing:
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of the model that its config.json describes "
+            f"({', '.join(missing[:3])} …): they would stay random. Fetch the checkpoint anew, or name another in "
+            "model.policy.init_args.model."
+        )
+    if unexpected:
+        warnings.warn(
+            f"{source} has {len(unexpected)} weights that the model has no place for ({', '.join(unexpected[:3])} …): "
+            "they are left out. Look whether config.json and weights belong together.",
+            UnusedWeightsWarning,
+            stacklevel=2,
+        )
 
 
 def _merged(values: dict[str, Any], overrides: dict[str, Any], where: str) -> dict[str, Any]:
@@ -110,6 +156,24 @@ def _insist(config: Any, overrides: dict[str, Any]) -> None:
                 _insist(current, value)
         elif current != value:
             setattr(config, name, value)
+
+
+def save_activation_memory(lm: Any) -> None:
+    """Compute activations again in the backward pass."""
+    # transformers 6 drops the second name, early 5 has no first
+    enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def neutral_generation(eos_ids: list[int], pad_id: int) -> Any:
+    """Generation without a checkpoint's own habits.
+
+    Public checkpoints bring repetition penalties and the like, which ``generate`` would apply on top of our options:
+    greedy decoding would not be greedy, and samples would not come from the distribution that is trained.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
 
 
 VISION = ("visual", "vision_tower", "vision_model")

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coprs_lightning.policies.quantized import plain_state, plain_weight
+
 ADAPTERS = "adapters"
 """Attribute of the policy that holds :class:`LoraAdapters`, hence the prefix of its keys in checkpoints."""
 
@@ -144,7 +146,7 @@ class LoraAdapters(nn.Module):
         lm = self._lm[0]
         layers = self.layers()
         inside = tuple(f"{name}." for name in layers)
-        state = {name: value for name, value in lm.state_dict().items() if not name.startswith(inside)}
+        state = {name: value for name, value in plain_state(lm, lm.dtype).items() if not name.startswith(inside)}
         for name, layer in layers.items():
             for own, parameter in layer.base_layer.named_parameters():
                 state[f"{name}.{own}"] = _merged_weight(layer, lm.dtype) if own == "weight" else parameter.detach()
@@ -183,13 +185,10 @@ def _own_parameters(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def _merged_weight(layer: Any, dtype: torch.dtype) -> Tensor:
     """The weight of a layer with its update, dequantised where it was quantised."""
-    from peft.utils.integrations import dequantize_module_weight
-
-    plain = dequantize_module_weight(layer.base_layer)
+    plain = plain_weight(layer.base_layer, dtype)
     update = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
-    kind = plain.dtype if layer.base_layer.weight.is_floating_point() else dtype
-    exact = torch.promote_types(kind, torch.float32)
-    return (plain.detach().to(exact) + update.to(exact)).to(kind)
+    exact = torch.promote_types(plain.dtype, torch.float32)
+    return (plain.to(exact) + update.to(exact)).to(plain.dtype)
 
 
 def find_targets(lm: Any, options: LoraOptions) -> list[str]:

@@ -111,9 +111,7 @@ def test_input_and_output_rows_are_those_of_the_id_and_come_back(tmp_path: Path,
 def test_a_checkpoint_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     save_family("llava", tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
-    with pytest.raises(
-        ValueError, match=r"LlavaProcessor has no chat template.*instruction-tuned.*\.jinja"
-    ):
+    with pytest.raises(ValueError, match=r"LlavaProcessor has no chat template.*instruction-tuned.*\.jinja"):
         HFPolicy(model=str(tmp_path))
 
 
