@@ -20,7 +20,7 @@ from coprs_lightning.sam_original import (
 from coprs_lightning.weightless import only_shapes
 
 ORIGINAL_EPS = 1e-5
-"""Of the layer norms in the original's attention; transformers' checkpoints of the same weights say 1e-6."""
+"""Of the layer norms in the original's attention; transformers' own default is 1e-6."""
 
 
 def random_parts(
