@@ -28,10 +28,10 @@ from coprs_lightning.policies.loading import (
 )
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraAdapters, LoraOptions
-from coprs_lightning.policies.packing import repeat_prompts
+from coprs_lightning.policies.packing import repeat_prompts, takes_packed
 from coprs_lightning.policies.quantized import check_quantization, keep_out_of_states, plain_state
 from coprs_lightning.policies.sampling import check_sampling, decoding, sample_group, sampled_steps
-from coprs_lightning.policies.tokens import placeholders, register_concentration_token, turn_end
+from coprs_lightning.policies.tokens import forbidden_ids, register_concentration_token, special_tokens, turn_end
 from coprs_lightning.prompts import PAPER_PROMPT, PromptTemplate, leave_out, spell_out
 from coprs_lightning.structures import Completions, PolicyOutput, Prompts, TokenLogProbs
 
@@ -95,7 +95,6 @@ class HFPolicy(Policy):
         self.num_tokens = prompt.num_tokens
         check_positive(self, max_prompt_tokens=max_prompt_tokens, log_prob_chunk=log_prob_chunk)
         self.max_prompt_tokens = max_prompt_tokens
-        self.shared_prefix = shared_prefix
         self.log_prob_chunk = log_prob_chunk
         check_quantization(quantization, random_weights=random_weights, fixed=self.frozen or lora is not None)
         source = resolve_model(model, random_weights)
@@ -105,6 +104,8 @@ class HFPolicy(Policy):
         flex = attn_implementation == "flex_attention"
         kernel = "sdpa" if flex else attn_implementation  # vision towers refuse flex attention
         self.lm = load_model(source, random_weights, config_overrides or {}, dtype, kernel, quantization)
+        self._packs = takes_packed(self.lm)
+        self.shared_prefix = shared_prefix and self._packs
         if flex:
             self.lm.get_decoder().config._attn_implementation = attn_implementation
         self.concentration_id = register_concentration_token(self.lm, self.tokenizer)
@@ -142,12 +143,8 @@ class HFPolicy(Policy):
 
     @cached_property
     def _forbidden_ids(self) -> list[int]:
-        """Ids that a completion may never hold: image and video placeholders, chat markers, rows without a token."""
-        allowed = {*self._eos_ids, self.concentration_id}
-        rows = set(range(self.lm.get_input_embeddings().num_embeddings))
-        unused = rows - set(self.tokenizer.get_vocab().values())
-        special = set(self.tokenizer.convert_tokens_to_ids(self._special_tokens()))
-        return sorted((unused | special | {self._image_id}) - allowed)
+        rows = self.lm.get_input_embeddings().num_embeddings
+        return forbidden_ids(self.processor, rows, self._image_id, {*self._eos_ids, self.concentration_id})
 
     @property
     def _suppressed(self) -> Tensor:
@@ -157,10 +154,6 @@ class HFPolicy(Policy):
             mask[self._forbidden_ids] = True
             self._suppressed_mask = mask.to(self.device)
         return self._suppressed_mask
-
-    def _special_tokens(self) -> list[str]:
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return special + placeholders(self.processor)
 
     def encode_prompts(self, images: list[Tensor], questions: list[str]) -> Prompts:
         """See :meth:`Policy.encode_prompts`."""
@@ -204,7 +197,7 @@ class HFPolicy(Policy):
 
     def _chat(self, question: str) -> str:
         # typed special tokens would forge images and chat turns
-        text = self.prompt.render_user(spell_out(question, self._special_tokens()))
+        text = self.prompt.render_user(spell_out(question, special_tokens(self.processor)))
         # lists of parts throughout: some templates leave out content that is a plain string
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
         if self.prompt.system:
@@ -213,7 +206,7 @@ class HFPolicy(Policy):
 
     def encode_completions(self, thoughts: list[str]) -> Completions:
         """See :meth:`Policy.encode_completions`."""
-        tokens = self._special_tokens()
+        tokens = special_tokens(self.processor)
         texts = [self.prompt.render_completion(leave_out(thought, tokens)) for thought in thoughts]
         rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in texts]
         length = max(len(row) for row in rows)
@@ -277,6 +270,9 @@ class HFPolicy(Policy):
             ValueError: for options out of range, or an attention kernel that takes no mask.
         """
         check_sampling(max_new_tokens, temperature, top_p)
+        if not self._packs:
+            options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+            return self.generate(prompts, num_generations=num_generations, **options)  # type: ignore[arg-type]
         options = self._sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
         with decoding(self.lm):
             ids = sample_group(self.lm, prompts, num_generations, **options)
@@ -289,6 +285,9 @@ class HFPolicy(Policy):
             ValueError: for options out of range, or an attention kernel that takes no mask.
         """
         check_sampling(max_new_tokens, temperature, 1.0)
+        if not self._packs:
+            yield self.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
+            return
         options = self._sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=1.0)
         steps = sampled_steps(self.lm, prompts, 1, **options)
         while True:

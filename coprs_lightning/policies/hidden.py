@@ -21,10 +21,14 @@ def separate_hidden(lm: Any, prompts: Prompts, completions: Completions) -> Tens
         else value
         for key, value in prompts.vision.items()
     }
+    own: dict[str, Any] = {}
+    if not hasattr(lm.model, "get_rope_index"):  # which counts for itself; others count padding on the left too
+        own["position_ids"] = (attention.long().cumsum(1) - 1).clamp_min(0)
     hidden: Tensor = lm.model(
         input_ids=torch.cat([prompts.input_ids, completions.ids], 1),
         attention_mask=attention.long(),
         use_cache=False,
+        **own,
         **vision,
     ).last_hidden_state
     return hidden

@@ -13,6 +13,7 @@ counts on from the prompt's end (the positions), so each token's state is what i
 from __future__ import annotations
 
 import inspect
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,23 @@ class PackedGroup:
     positions: Tensor
     owner: Tensor
     columns: Tensor
+
+
+def takes_packed(lm: Any) -> bool:
+    """Whether every layer of the text model attends by the mask that packed sequences come with; tells where not."""
+    config = lm.get_decoder().config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds == {"full_attention"} and getattr(config, "sliding_window", None):  # Mistral names no types
+        kinds = {"sliding_attention"}
+    others = kinds - {"full_attention"}
+    if others:
+        warnings.warn(
+            f"{type(lm).__name__} has layers of {', '.join(sorted(others))}, which cannot tell completions in one "
+            "sequence from each other. Every completion gets a sequence of its own instead: shared_prefix is off, and "
+            "sampling encodes the prompt for each.",
+            stacklevel=3,
+        )
+    return not others
 
 
 def prompt_positions(lm: nn.Module, prompts: Prompts) -> tuple[Tensor, Tensor]:

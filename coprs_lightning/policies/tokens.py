@@ -96,6 +96,27 @@ def turn_end(processor: Any) -> int:
     return int(ends[0] if ends else tokenizer.eos_token_id)
 
 
+def forbidden_ids(processor: Any, rows: int, image_id: int, allowed: set[int]) -> list[int]:
+    """Ids that a completion may never hold: image and video placeholders, chat markers, rows without a token.
+
+    Args:
+        processor: of the model.
+        rows: number of rows of the model's embedding.
+        image_id: what stands for images in prompts.
+        allowed: special tokens that it may hold.
+    """
+    tokenizer = processor.tokenizer
+    unused = set(range(rows)) - set(tokenizer.get_vocab().values())
+    special = set(tokenizer.convert_tokens_to_ids(special_tokens(processor)))
+    return sorted((unused | special | {image_id}) - allowed)
+
+
+def special_tokens(processor: Any) -> list[str]:
+    """Tokens that nobody is to type: the tokenizer's special ones and :func:`placeholders`."""
+    special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+    return special + placeholders(processor)
+
+
 def placeholders(processor: Any) -> list[str]:
     """Tokens that stand for images and videos or mark their parts, special in the tokenizer or not."""
     vocabulary = processor.tokenizer.get_vocab()

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlavaForConditionalGeneration, MistralConfig
 
 from coprs_lightning.policies import HFPolicy
 from coprs_lightning.policies.tokens import placeholders
 from coprs_lightning.structures import Completions, Prompts
 from tests.parts import photos
-from tests.policies.families import FAMILIES, save_family
+from tests.policies.families import FAMILIES, TEXT, save_family
 from tests.policies.passes import QUESTIONS, THOUGHTS, run
 
 IMAGES = photos((40, 60), (90, 80), (30, 100))
@@ -203,3 +204,37 @@ def test_it_is_built_on_the_meta_device(folder: Path, policy: HFPolicy) -> None:
     assert {name: p.shape for name, p in empty.named_parameters()} == {
         name: p.shape for name, p in policy.named_parameters()
     }
+
+
+class TestLayersThatCannotShare:
+    """LLaVA over a Mistral, whose layers see a window of the sequence."""
+
+    @pytest.fixture(scope="class")
+    def windowed(self, tmp_path_factory: pytest.TempPathFactory) -> HFPolicy:
+        config, processor = FAMILIES["llava"]()
+        text = {name: getattr(config.text_config, name) for name in (*TEXT, "vocab_size", "eos_token_id")}
+        config.text_config = MistralConfig(**text, sliding_window=40, pad_token_id=processor.tokenizer.pad_token_id)
+        folder = tmp_path_factory.mktemp("mistral")
+        torch.manual_seed(11)
+        LlavaForConditionalGeneration(config).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        with pytest.warns(UserWarning, match=r"has layers of sliding_attention.*shared_prefix is off"):
+            return HFPolicy(model=str(folder)).eval()
+
+    def test_completions_get_sequences_of_their_own(self, windowed: HFPolicy) -> None:
+        assert not windowed.shared_prefix
+        prompts, group = windowed.encode_prompts(IMAGES, QUESTIONS), group_of(windowed)
+        together = run(windowed, prompts, group)
+        for row in range(3):
+            one = windowed.encode_prompts([IMAGES[row]], [QUESTIONS[row]])
+            alone = run(windowed, one, group.part(2 * row, 2 * row + 1))
+            expected = alone.hidden[alone.token_mask]
+            torch.testing.assert_close(together.hidden[2 * row][together.token_mask[2 * row]], expected, **CLOSE)
+
+    def test_sampling_and_streaming_are_generation(self, windowed: HFPolicy) -> None:
+        prompts = windowed.encode_prompts(IMAGES, QUESTIONS)
+        expected = windowed.generate(prompts, max_new_tokens=5)
+        sampled = windowed.sample(prompts, num_generations=2, max_new_tokens=5, temperature=0.0)
+        assert torch.equal(sampled.ids, expected.ids.repeat_interleave(2, 0))
+        (whole,) = windowed.stream(windowed.encode_prompts(IMAGES[:1], QUESTIONS[:1]), max_new_tokens=5)
+        assert torch.equal(whole.ids, expected.ids[:1])
