@@ -149,7 +149,12 @@ def _run_command(words: list[str]) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(rest)) or 0)
+    if getattr(module, "PASSES_ON", False):
+        args, words = parser.parse_known_args(rest)
+        args.words = words
+    else:
+        args = parser.parse_args(rest)
+    return int(module.run(args) or 0)
 
 
 def _refuse(program: str, rest: list[str], choices: list[str]) -> None:

@@ -29,6 +29,7 @@ from coprs_lightning.commands import CommandError, UsageError
 from coprs_lightning.importing import allowed_packages, import_class
 from coprs_lightning.module import CoprsModule
 from coprs_lightning.spec import class_path
+from coprs_lightning.weightless import shapes_only
 
 LINKS = {
     "model.aggregator.init_args.hidden_size": "model.policy.hidden_size",
@@ -189,6 +190,25 @@ class CoprsCLI(LightningCLI):
             ) from error
 
 
+class _LookingCLI(CoprsCLI):
+    """Builds the model of a command without weights, and runs nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """No callbacks: they may open files."""
+        for section in ("callbacks",):
+            self.config[self.subcommand][section] = Namespace()
+
+    def instantiate_classes(self) -> None:
+        """Model and datamodule alone."""
+        with shapes_only():
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
 def run(words: list[str]) -> CoprsCLI:
     """Run one of Lightning's commands.
 
@@ -199,6 +219,22 @@ def run(words: list[str]) -> CoprsCLI:
         UsageError: for a command line or config that cannot be understood.
         CommandError: for a checkpoint that cannot be used.
     """
+    return _cli(CoprsCLI, words)
+
+
+def look(words: list[str]) -> CoprsCLI:
+    """Build what `coprs fit` would train, without weights and without a trainer.
+
+    Args:
+        words: options of `coprs fit`.
+
+    Raises:
+        UsageError: for a command line or config that cannot be understood.
+    """
+    return _cli(_LookingCLI, ["fit", *words])
+
+
+def _cli(cls: type[CoprsCLI], words: list[str]) -> CoprsCLI:
     _quieten()
     for module in pkgutil.iter_modules(callbacks.__path__, "callbacks."):
         importlib.import_module(module.name)
@@ -207,7 +243,7 @@ def run(words: list[str]) -> CoprsCLI:
         import_path_denylist=["*"],
         import_path_allowlist=list(allowed_packages()),
     )
-    return CoprsCLI(
+    return cls(
         CoprsModule,
         pl.LightningDataModule,
         subclass_mode_data=True,

@@ -1,0 +1,39 @@
+"""The shipped models of the paper's size, built without weights: every parameter is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coprs_lightning.cli_lightning import look
+from coprs_lightning.estimate import measure
+from tests.conftest import REPO
+from tests.published import PARAMETERS, SAM_ENCODER, write_policy, write_sam
+
+MODELS = sorted((REPO / "configs" / "model").glob("coprs_*.yaml"))
+
+
+def test_every_public_model_has_its_config() -> None:
+    named = {yaml.safe_load(file.read_text())["policy"]["init_args"]["model"] for file in MODELS}
+    assert named == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
+def test_parameters_are_the_published_ones(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = yaml.safe_load(file.read_text())["policy"]["init_args"]["model"]
+    write_policy(name, tmp_path)
+    write_sam(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = look(["--config", str(REPO / "configs" / "coprs.yaml"), "--model", str(file)]).model.model
+    assert all(p.is_meta for p in model.parameters())
+    sizes = {part.name: part for part in measure(model).parts}
+    assert sizes["policy"].total == PARAMETERS[name]
+    assert sizes["policy"].trainable == PARAMETERS[name]
+    assert sizes["policy"].bytes == 2 * PARAMETERS[name]
+    assert (sizes["backbone"].total, sizes["backbone"].trainable) == (SAM_ENCODER, 0)
+    # q: a linear layer to 256; k: 1 × 1 over 256 channels; two 3 × 3 convolutions over four heads
+    fuser = 4 * 4 * 9 + 4 + 4 * 9 + 1
+    assert sizes["heatmap_head"].total == 256 * model.policy.hidden_size + 256 * 256 + fuser
+    assert sizes["aggregator"].total == 0
