@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +16,7 @@ from torch import Tensor
 from coprs_lightning.aggregators import MultiTokenAggregator
 from coprs_lightning.geometry import valid_mask
 from coprs_lightning.losses.matching import DEFAULT_MATCHING, MatchingOptions, confidence_loss
-from coprs_lightning.losses.segmentation import SegmentationWeights, resize_target, segmentation_loss
+from coprs_lightning.losses.segmentation import PAPER_WEIGHTS, SegmentationWeights, resize_target, segmentation_loss
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import GRPOObjective, SupervisedObjective, TrainingStep
 from coprs_lightning.objectives.segmentation import segmentation_rows
@@ -21,6 +24,7 @@ from coprs_lightning.prompts import several_prompt
 from coprs_lightning.rl.advantages import DrGRPOAdvantages
 from coprs_lightning.structures import NO_PRIOR_LOGIT, Example, SegmentationBatch, SegmentationOutput
 from datamodules.collate import FrameCollator
+from tests.conftest import REPO
 from tests.objectives.replay import ReplayRollout
 from tests.parts import FRAME, part_of_batch, rectangle, small_batch, small_model, small_policy
 
@@ -297,6 +301,31 @@ class TestTraining:
         assert record.present.any()
         assert logs["loss/confidence"] > 0
         assert record.heatmap_logits.shape == (2, 4, 32, 32)
+
+
+@pytest.mark.slow
+def test_two_processes_need_no_unused_parameters_where_nothing_fits_on_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.objectives.several_on_two", str(tmp_path)],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = {name.removeprefix("model."): g for name, g in torch.load(tmp_path / "gradients.pt").items()}
+    model = several_model(frozen_backbone=False)
+    for counts in ((0, 0), (2, 1)):
+        losses, _ = segmentation_rows(pass_of(model, batch_of(*counts)), batch_of(*counts), PAPER_WEIGHTS, FRAME, False)
+        (losses.mean() / 2).backward()
+    assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    expected = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    together = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5 * together, name
 
 
 class TestAnswers:
