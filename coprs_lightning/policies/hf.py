@@ -185,7 +185,7 @@ class HFPolicy(Policy):
             raise ValueError(
                 f"a prompt has {int(lengths[longest])} tokens, more than max_prompt_tokens {self.max_prompt_tokens} "
                 f"(question of {len(questions[longest])} characters: {questions[longest][:60]!r} …). Shorten the "
-                "question, lower max_pixels, or raise model.policy.init_args.max_prompt_tokens."
+                "question, lower max_pixels (if it has such), or raise model.policy.init_args.max_prompt_tokens."
             )
         device = self.device
         vision = {

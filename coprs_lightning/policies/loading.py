@@ -47,7 +47,7 @@ def load_processor(source: str, min_pixels: int | None, max_pixels: int | None) 
     if "min_pixels" not in images.valid_kwargs.__annotations__:
         raise ValueError(
             f"min_pixels {min_pixels} and max_pixels {max_pixels} would change nothing: {type(images).__name__} "
-            "resizes every image to a fixed size. Leave both out."
+            f"resizes images by a rule of its own (size {dict(images.size)}). Leave both out."
         )
     size = dict(images.size)
     least = size["shortest_edge"] if min_pixels is None else min_pixels

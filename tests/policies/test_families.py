@@ -197,6 +197,15 @@ def heads(policy: HFPolicy) -> list[Tensor]:
     return [policy.lm.get_input_embeddings().weight, policy.lm.get_output_embeddings().weight]
 
 
+def test_limits_of_pixels_are_for_processors_that_count_them(family: str, folder: Path) -> None:
+    if family.startswith("qwen"):
+        limited = HFPolicy(model=str(folder), random_weights=True, max_pixels=64 * 64)
+        assert (limited.encode_prompts(IMAGES, QUESTIONS).input_ids == limited._image_id).sum(1).max() <= 4
+    else:
+        with pytest.raises(ValueError, match=r"max_pixels 4096 would change nothing: \w+ resizes images by a rule"):
+            HFPolicy(model=str(folder), random_weights=True, max_pixels=64 * 64)
+
+
 def test_it_is_built_on_the_meta_device(folder: Path, policy: HFPolicy) -> None:
     with torch.device("meta"):
         empty = HFPolicy(model=str(folder), random_weights=True)
