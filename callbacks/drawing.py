@@ -14,7 +14,7 @@ import torch
 
 from callbacks.text_layout import printable, wrap
 from coprs_lightning.metrics.iou import example_iou, intersection_and_union
-from coprs_lightning.prompts import parse_completion
+from coprs_lightning.prompts import ParsedCompletion, parse_completion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,6 +80,7 @@ def draw_panel(
     *,
     ignore: np.ndarray | None = None,
     notes: Sequence[tuple[str, str]] = (),
+    num_tokens: int = 1,
 ) -> Figure:
     """One answer as a figure: pictures side by side, texts below.
 
@@ -93,6 +94,7 @@ def draw_panel(
         title: heading of the figure.
         ignore: (H, W) bool, pixels that do not count.
         notes: further lines below the texts, each with its label.
+        num_tokens: K, concentration tokens that the completion was asked to have.
 
     Returns:
         a figure with an Agg canvas, for :func:`save_panel`.
@@ -104,7 +106,8 @@ def draw_panel(
     width = 2 * _MARGIN + len(pictures) * _PANEL + (len(pictures) - 1) * _GAP
     panel_height = _PANEL * float(np.clip(image.shape[0] / image.shape[1], 0.35, 1.6))
     with _quiet_fonts():
-        lines = _text_lines(question, completion_text, notes, width - 2 * _MARGIN - _LABEL)
+        parsed = parse_completion(completion_text, num_tokens)
+        lines = _text_lines(question, completion_text, parsed, notes, width - 2 * _MARGIN - _LABEL)
     top = _MARGIN / 2 + (_TITLE if title else 0)
     bottom = top + _LINE * 1.3 + panel_height
     height = bottom + _LINE * 1.8 + _LINE * len(lines) + _MARGIN / 2
@@ -182,7 +185,7 @@ def _pictures(
     prob, predicted = _shrink(heatmap.astype(np.float32)), _shrink(mask.astype(np.float32))
     gray = np.repeat(small.mean(axis=2, keepdims=True), 3, axis=2) * 0.45
     heat = np.clip(gray + heatmap_colors(prob) * 0.75, 0, 255).astype(np.uint8)
-    prior = f"peak {heatmap.max():.2f}, mean {heatmap.mean():.3f}" if heatmap.max() > 1e-6 else "no prior"
+    prior = f"peak {heatmap.max():.2f}, mean {heatmap.mean():.3f}" if heatmap.max() > 1e-6 else "empty"
     share = f"{mask.mean():.1%} of the image" if mask.any() else "empty"
     filled = overlay(small, predicted > 0.5, PREDICTION_COLOR, 0.5)
     if truth is None:
@@ -244,7 +247,7 @@ def _font() -> dict[str, Any]:
 
 
 def _text_lines(
-    question: str, completion_text: str, notes: Sequence[tuple[str, str]], width: float
+    question: str, completion_text: str, parsed: ParsedCompletion, notes: Sequence[tuple[str, str]], width: float
 ) -> list[tuple[str, str]]:
     """(label, line) of every line below the pictures, at most ``width`` inches wide; labels on first lines only."""
     from matplotlib.backends.backend_agg import RendererAgg
@@ -257,7 +260,6 @@ def _text_lines(
     def fits(text: str) -> bool:
         return bool(renderer.get_text_width_height_descent(text, properties, ismath=False)[0] <= width * _DPI)
 
-    parsed = parse_completion(completion_text)
     texts = [("Question", question, 2)]
     if parsed.well_formed:
         texts += [("Thought", parsed.thought, 6), ("Answer", parsed.answer, 2)]

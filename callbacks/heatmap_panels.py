@@ -36,6 +36,7 @@ class _Answer:
     question: str
     completion: str
     iou: float
+    num_tokens: int
 
 
 class HeatmapPanels(Callback):
@@ -123,6 +124,7 @@ class HeatmapPanels(Callback):
                 answer.completion,
                 f"{answer.key} · step {step}",
                 ignore=answer.ignore,
+                num_tokens=answer.num_tokens,
             )
             pixels = save_panel(figure, self._root / f"{stage}-step-{step:06d}" / f"{name}-{key}.png")
             for logger in trainer.loggers:
@@ -189,4 +191,5 @@ def _answer(output: SegmentationOutput, batch: SegmentationBatch, index: int, fr
         question=batch.questions[index],
         completion=output.completions.texts[index],
         iou=example_iou(int(intersection), int(union)),
+        num_tokens=output.present.shape[1],
     )

@@ -168,6 +168,7 @@ def _panel(record: RolloutRecord, sample: Sample, title: str, frame: int) -> Fig
         title,
         ignore=None if ignore is None else ignore.cpu().numpy(),
         notes=sample.notes(),
+        num_tokens=record.num_tokens,
     )
 
 

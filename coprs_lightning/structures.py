@@ -265,6 +265,7 @@ class RolloutRecord(_Movable):
         present: (B, G) bool, the completion has a concentration token.
         heatmap_logits: (B, G, H', W'), the union over a completion's tokens.
         mask_logits: (B, G, H'', W''), likewise.
+        num_tokens: K, concentration tokens that a completion is asked to have.
     """
 
     batch: SegmentationBatch
@@ -278,6 +279,7 @@ class RolloutRecord(_Movable):
     present: Tensor
     heatmap_logits: Tensor
     mask_logits: Tensor
+    num_tokens: int = 1
 
 
 NO_PRIOR_LOGIT = -50.0

@@ -196,4 +196,5 @@ def make_record(
         present=seen.present.view(shape),
         heatmap_logits=seen.heatmap_logits.unflatten(0, shape),
         mask_logits=seen.mask_logits.unflatten(0, shape),
+        num_tokens=rollout.num_tokens,
     )

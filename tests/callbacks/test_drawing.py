@@ -93,11 +93,19 @@ def test_without_truth_three_pictures_are_drawn():
     assert not any("IoU" in text for text in texts(figure))
 
 
+def test_a_completion_with_as_many_tokens_as_were_asked_for_is_well_formed():
+    image, heatmap, mask, truth = scene()
+    two = "<think> two of them </think> <REF_POS><REF_POS>"
+    shown = texts(draw_panel(image, heatmap, mask, truth, "q", two, num_tokens=2))
+    assert "two of them" in shown
+    assert "Malformed" not in shown
+    assert "Malformed" in texts(draw_panel(image, heatmap, mask, truth, "q", two))
+
+
 def test_an_answer_without_prior_and_mask_says_so(tmp_path):
     image, heatmap, mask, truth = scene()
     figure = draw_panel(image, heatmap * 0, mask & False, truth, "q", "I do not know")
-    assert "IoU 0.000 · no prior" in texts(figure)
-    assert "IoU 0.000 · empty" in texts(figure)
+    assert texts(figure).count("IoU 0.000 · empty") == 2
     assert "Malformed" in texts(figure)
     assert "I do not know" in texts(figure)
     save_panel(figure, tmp_path / "a.png")

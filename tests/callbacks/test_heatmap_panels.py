@@ -118,5 +118,6 @@ def test_a_panel_shows_the_union_of_the_slots_that_stand_for_an_object():
     np.testing.assert_array_equal(shown.mask, expected.mask)
     np.testing.assert_array_equal(shown.heatmap, expected.heatmap)
     assert 0 < shown.mask.mean() < 1
+    assert (shown.num_tokens, expected.num_tokens) == (3, 1)
     nothing = replace(several, confidence_logits=torch.full((1, 3), -1.0))
     assert not _answer(nothing, batch, 0, 16).mask.any()
