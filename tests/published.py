@@ -18,8 +18,10 @@ PARAMETERS = {
     "llava-hf/llava-1.5-7b-hf": 7_063_427_072,
 }
 """As their pages on the hub tell."""
-SAM_ENCODER = 637_026_048
-"""Parameters of SAM's ViT-H image encoder."""
+SAM_ENCODERS = {"base": 89_670_912, "large": 308_278_272, "huge": 637_026_048}
+"""Parameters of SAM's image encoders."""
+SAM_DECODER = 3_511_244
+"""Parameters of SAM's decoder, as far as one mask from a mask prompt needs them."""
 
 _QWEN3_4B: dict[str, Any] = {
     "text_config": {
@@ -78,11 +80,21 @@ def write_policy(name: str, root: Path) -> Path:
     return root / name
 
 
-def write_sam(root: Path) -> Path:
-    """SAM ViT-H as a folder below ``root``, without weights."""
+_SAM: dict[str, dict[str, Any]] = {
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "huge": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16},
+}
+
+
+def write_sam(root: Path, size: str = "huge") -> Path:
+    """One of :data:`SAM_ENCODERS` as a folder below ``root``, without weights."""
     from transformers import SamConfig
 
-    sizes = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "mlp_dim": 5120}
-    folder = root / "facebook" / "sam-vit-huge"
-    SamConfig(vision_config={**sizes, "global_attn_indexes": [7, 15, 23, 31]}).save_pretrained(folder)
+    sizes = _SAM[size]
+    layers = sizes["num_hidden_layers"]
+    whole = list(range(layers // 4 - 1, layers, layers // 4))  # the layers that attend over the whole image
+    folder = root / "facebook" / f"sam-vit-{size}"
+    vision = {**sizes, "mlp_dim": 4 * sizes["hidden_size"], "global_attn_indexes": whole}
+    SamConfig(vision_config=vision).save_pretrained(folder)
     return folder

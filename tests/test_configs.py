@@ -6,13 +6,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from coprs_lightning.cli import main
 from coprs_lightning.cli_lightning import run
 from coprs_lightning.losses.segmentation import SegmentationWeights
+from datamodules.shard_writer import ShardWriter
 from tests.conftest import REPO
+from tests.datamodules.build import make_sample
+from tests.sam_checkpoint import IMAGE_SIZE, save_sam
+from tests.tiny import write_config
 
 CONFIGS = REPO / "configs"
 FAST = ["--trainer.fast_dev_run", "true"]
@@ -58,7 +64,7 @@ def on_tiny_data(data: Path) -> list[str]:
 
 def test_every_config_has_its_place() -> None:
     places = {str(path.parent.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.y*ml")}
-    assert places == {".", "model", "model/loss", "data", "trainer", "ablation"}
+    assert places == {".", "model", "model/loss", "model/backbone", "data", "trainer", "ablation"}
     assert all(path.suffix == ".yaml" for path in CONFIGS.rglob("*") if path.is_file())
 
 
@@ -132,6 +138,49 @@ def test_loss_overlays(path: Path, tiny: Path) -> None:
     later = given["later_segmentation"]
     assert objective.schedule.later == (None if later is None else SegmentationWeights(**later))
     assert objective.schedule.switch_step == given["switch_step"]
+
+
+def small_sam(folder: Path, config: Path) -> Path:
+    """The tiny experiment with a small SAM where the paper's has ViT-H; as another file, and the SAM in its folder."""
+    save_sam(folder / "huge")
+    content = yaml.safe_load(config.read_text())
+    pretrained = {"pretrained": str(folder / "huge"), "image_size": IMAGE_SIZE, "frozen": True}
+    content["model"]["backbone"] = {"class_path": "SamBackbone", "init_args": pretrained}
+    content["model"]["decoder"] = {"class_path": "SamMaskDecoder", "init_args": {"pretrained": str(folder / "huge")}}
+    return write_config(folder / "small_sam.yaml", content)
+
+
+@pytest.mark.parametrize("path", found("model/backbone/sam_vit_*.yaml"))
+def test_smaller_sams(path: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = yaml.safe_load(path.read_text())["model"]
+    names = [given[slot]["init_args"]["pretrained"] for slot in ("backbone", "decoder")]
+    assert names[0] == names[1] == f"facebook/sam-vit-{ {'b': 'base', 'l': 'large'}[path.stem[-1]] }"
+    base = small_sam(tmp_path, tiny)
+    monkeypatch.chdir(tmp_path)
+    saved = save_sam(tmp_path / names[0])  # what stands there is read before the hub is asked
+    model = run(["fit", "--config", str(base), "--config", str(path), *FAST]).model.model
+    assert model.backbone.frozen
+    loaded, expected = list(model.backbone.parameters()), list(saved.vision_encoder.parameters())
+    assert len(loaded) == len(expected)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(loaded, expected, strict=True))
+
+
+def test_features_of_the_batch_stand_for_the_backbone(tiny: Path, tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).standard_normal((256, 64, 64)).astype(np.float16)
+    with ShardWriter(tmp_path / "train", name="t", source="t", licence="CC0-1.0", features={"backbone": "toy"}) as out:
+        for number in range(2):
+            out.write(*make_sample(number), "png", features=maps)
+    base, overlay = small_sam(tmp_path, tiny), CONFIGS / "model" / "backbone" / "features.yaml"
+    here = [word for split in ("train", "val", "test") for word in (f"--data.{split}", str(tmp_path / "train"))]
+    batch = ["--data.batch_size", "2", "--data.num_workers", "0"]
+    cli = run(["fit", "--config", str(base), "--config", str(overlay), *here, *batch, *FAST])
+    assert cli.trainer.global_step == 1
+    assert list(cli.model.model.backbone.parameters()) == []
+
+
+def test_backbone_overlays_are_all_tested() -> None:
+    stems = {path.stem for path in CONFIGS.glob("model/backbone/*.yaml")}
+    assert stems == {"features", "sam_vit_b", "sam_vit_l"}
 
 
 def test_the_papers_coefficients_are_those_of_the_papers_config(capsys: pytest.CaptureFixture[str]) -> None:

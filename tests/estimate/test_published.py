@@ -10,9 +10,10 @@ import yaml
 from coprs_lightning.cli_lightning import look
 from coprs_lightning.estimate import measure
 from tests.conftest import REPO
-from tests.published import PARAMETERS, SAM_ENCODER, write_policy, write_sam
+from tests.published import PARAMETERS, SAM_DECODER, SAM_ENCODERS, write_policy, write_sam
 
-MODELS = sorted((REPO / "configs" / "model").glob("coprs_*.yaml"))
+MODELS_FOLDER = REPO / "configs" / "model"
+MODELS = sorted(MODELS_FOLDER.glob("coprs_*.yaml"))
 
 
 def test_every_public_model_has_its_config() -> None:
@@ -32,8 +33,31 @@ def test_parameters_are_the_published_ones(file: Path, tmp_path: Path, monkeypat
     assert sizes["policy"].total == PARAMETERS[name]
     assert sizes["policy"].trainable == PARAMETERS[name]
     assert sizes["policy"].bytes == 2 * PARAMETERS[name]
-    assert (sizes["backbone"].total, sizes["backbone"].trainable) == (SAM_ENCODER, 0)
+    assert (sizes["backbone"].total, sizes["backbone"].trainable) == (SAM_ENCODERS["huge"], 0)
     # q: a linear layer to 256; k: 1 × 1 over 256 channels; two 3 × 3 convolutions over four heads
     fuser = 4 * 4 * 9 + 4 + 4 * 9 + 1
     assert sizes["heatmap_head"].total == 256 * model.policy.hidden_size + 256 * 256 + fuser
     assert sizes["aggregator"].total == 0
+
+
+@pytest.mark.parametrize(
+    ("overlay", "size", "expected"),
+    [
+        ("sam_vit_b", "base", SAM_ENCODERS["base"]),
+        ("sam_vit_l", "large", SAM_ENCODERS["large"]),
+        ("features", "huge", 0),
+    ],
+)
+def test_backbones_are_swapped_by_one_overlay(
+    overlay: str, size: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_policy("Qwen/Qwen2.5-VL-7B-Instruct", tmp_path)
+    write_sam(tmp_path, size)
+    monkeypatch.chdir(tmp_path)
+    configs = [REPO / "configs" / "coprs.yaml", MODELS_FOLDER / "backbone" / f"{overlay}.yaml"]
+    cli = look([word for config in configs for word in ("--config", str(config))])
+    backbone = cli.model.model.backbone
+    sizes = {part.name: part for part in measure(cli.model.model).parts}
+    assert (sizes["backbone"].total, sizes["backbone"].trainable) == (expected, 0)
+    assert (backbone.out_channels, backbone.stride, backbone.image_size, backbone.frozen) == (256, 16, 1024, True)
+    assert sizes["decoder"].total == SAM_DECODER
