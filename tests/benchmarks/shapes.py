@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from coprs_lightning.backbones.sam import SamVisionOptions
 from coprs_lightning.policies import HFPolicy
 
 
@@ -23,6 +24,8 @@ class Shape:
         precision: of the policy's weights.
         lora: train adapters instead of all weights.
         checkpointing: recompute activations in the backward pass.
+        encoder: the image encoder, where a step has one.
+        feature_grid: cells along a side of the image features.
     """
 
     overrides: dict[str, Any]
@@ -34,6 +37,8 @@ class Shape:
     precision: str
     lora: bool
     checkpointing: bool
+    encoder: SamVisionOptions
+    feature_grid: int = 64
 
 
 def rope_section(head_dim: int) -> list[int]:
@@ -92,15 +97,20 @@ def _qwen(
     }
 
 
+TINY_VIT = SamVisionOptions(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, global_attn_indexes=(1,))
+VIT_H = SamVisionOptions(
+    hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, global_attn_indexes=(7, 15, 23, 31)
+)
+
+_UNSAVED: dict[str, Any] = {"precision": "fp32", "lora": False, "checkpointing": False, "encoder": TINY_VIT}
+_SAVED: dict[str, Any] = {"precision": "bf16", "lora": True, "checkpointing": True, "encoder": VIT_H}
+
 SHAPES = {
-    "small": Shape({}, 128, 32, 4, 1, 84, "fp32", lora=False, checkpointing=False),
-    "medium": Shape(sizes_of(512, 6, 8, 2), 256, 64, 8, 1, 84, "fp32", lora=False, checkpointing=False),
-    "qwen2_5_vl_3b": Shape(
-        _qwen(2048, 36, 16, 2, 11008, 151_936, True), 700, 256, 8, 1, 672, "bf16", lora=True, checkpointing=True
-    ),
-    "qwen2_5_vl_7b": Shape(
-        _qwen(3584, 28, 28, 4, 18944, 152_064, False), 700, 256, 8, 1, 672, "bf16", lora=True, checkpointing=True
-    ),
+    "tiny": Shape(sizes_of(32, 2, 2, 1), 32, 4, 2, 1, 84, **_UNSAVED, feature_grid=4),
+    "small": Shape({}, 128, 32, 4, 1, 84, **_UNSAVED),
+    "medium": Shape(sizes_of(512, 6, 8, 2), 256, 64, 8, 1, 84, **_UNSAVED),
+    "qwen2_5_vl_3b": Shape(_qwen(2048, 36, 16, 2, 11008, 151_936, True), 700, 256, 8, 1, 672, **_SAVED),
+    "qwen2_5_vl_7b": Shape(_qwen(3584, 28, 28, 4, 18944, 152_064, False), 700, 256, 8, 1, 672, **_SAVED),
 }
 
 

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.training_step --shape qwen2_5_vl_3b --device cuda --steps 5
 
 Weights are random, of the chosen size; image features have the shape of SAM ViT-H's and are given with the batch, so
-its encoder takes no part; heatmap head and decoder have the paper's sizes. The prompt is shared by its completions or
+its encoder takes no part (unless ``--encode`` wants it); heatmap head and decoder have the paper's sizes. The prompt is shared by its completions or
 not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``): four combinations, which take
 turns after one step each that is not timed. Random weights never write the concentration token, so it is put at the
 end of every completion: otherwise nothing would be segmented.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from coprs_lightning.aggregators import LastTokenAggregator
-from coprs_lightning.backbones import PrecomputedFeatures
+from coprs_lightning.backbones import ImageBackbone, PrecomputedFeatures, SamBackbone
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.heatmap_heads import CrossAttentionHead
 from coprs_lightning.model import CoprsModel
@@ -103,13 +103,18 @@ def build_model(options: argparse.Namespace) -> tuple[CoprsModel, HFPolicy]:
             min_pixels=28 * 28,
             max_pixels=options.image_side**2,
             max_prompt_tokens=options.prompt_tokens,
+            log_prob_chunk=options.log_prob_chunk,
             lora=LoraOptions() if options.lora else None,
         )
+        side = STRIDE * options.feature_grid
+        backbone: ImageBackbone = PrecomputedFeatures(
+            out_channels=CHANNELS, stride=STRIDE, image_size=side, frozen=True
+        )
+        if options.encode:
+            backbone = SamBackbone(config=shape.encoder, image_size=side, frozen=True)
         model = CoprsModel(
             policy=policy,
-            backbone=PrecomputedFeatures(
-                out_channels=CHANNELS, stride=STRIDE, image_size=STRIDE * options.feature_grid, frozen=True
-            ),
+            backbone=backbone,
             aggregator=LastTokenAggregator(hidden_size=policy.hidden_size),
             heatmap_head=CrossAttentionHead(query_dim=policy.hidden_size, in_channels=CHANNELS, upscale=4),
             decoder=SamMaskDecoder(in_channels=CHANNELS),
@@ -127,8 +132,9 @@ def build_batch(model: CoprsModel, policy: HFPolicy, options: argparse.Namespace
         question = question_for(policy, image, options.prompt_tokens, number)
         rng = np.random.default_rng(number)
         features = rng.standard_normal((CHANNELS, options.feature_grid, options.feature_grid), dtype=np.float32)
+        given = None if options.encode else features.astype(np.float16)
         pixels = image.permute(1, 2, 0).contiguous().numpy()
-        examples.append(Example(str(number), pixels, question, mask, features=features.astype(np.float16)))
+        examples.append(Example(str(number), pixels, question, mask, features=given))
     batch: SegmentationBatch = FrameCollator(model.image_size)(examples).to(options.device)
     return batch
 
@@ -180,7 +186,7 @@ def build_ways(
     model: CoprsModel, batch: SegmentationBatch, options: argparse.Namespace
 ) -> dict[tuple[str, str], Callable[[], Any]]:
     """The asked combinations, by forward and rollout."""
-    reference = AdaptersOffReference() if options.lora else FrozenCopyReference()
+    reference = AdaptersOffReference() if options.lora else FrozenCopyReference(offload=options.offload_reference)
     reference.prepare(model.policy)
     groups = [group for name, part in model.components().items() for group in part.parameter_groups(2e-6, name)]
     optimizer = torch.optim.AdamW(groups)
@@ -235,7 +241,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="prompts a step")
     parser.add_argument("--image-side", type=int, help="pixels of the square image; an image token is 28 × 28")
     parser.add_argument("--micro-batch-size", type=int, help="completions that go through the model at a time")
-    parser.add_argument("--feature-grid", type=int, default=64, help="cells along a side of the image features")
+    parser.add_argument("--feature-grid", type=int, help="cells along a side of the image features")
+    parser.add_argument("--encode", action="store_true", help="a frozen image encoder computes the features")
+    parser.add_argument("--offload-reference", action="store_true", help="keep the reference's copy in CPU memory")
+    parser.add_argument("--log-prob-chunk", type=positive, default=2048, help="tokens whose logits are kept at a time")
     parser.add_argument("--forward", choices=["shared", "separate"], nargs="+", default=["shared", "separate"])
     parser.add_argument("--rollout", choices=list(ENGINES), nargs="+", default=list(ENGINES))
     options = parser.parse_args(argv)
