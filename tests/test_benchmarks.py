@@ -11,7 +11,7 @@ import torch
 
 from coprs_lightning.rl.rollouts import TransformersRollout
 from coprs_lightning.structures import Completions
-from tests.benchmarks import group_forward, inputs, measure, rollout, training_step
+from tests.benchmarks import group_forward, inputs, measure, memory, rollout, training_step
 from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy, rope_section
 from tests.parts import small_policy
 
@@ -197,6 +197,23 @@ class TestInputs:
         assert inputs.positive("3") == 3
         with pytest.raises(argparse.ArgumentTypeError, match="'0' is not a number of at least 1"):
             inputs.positive("0")
+
+
+class TestMemory:
+    def test_every_saving_is_left_out_alone(self):
+        every = memory.options_without(None)
+        assert {"--lora", "--gradient-checkpointing", "--micro-batch-size"} <= set(every)
+        assert "--no-lora" in memory.options_without("LoRA")
+        assert "--gradient-checkpointing" in memory.options_without("LoRA")
+        assert "--micro-batch-size" not in memory.options_without("micro-batches")
+
+    @pytest.mark.slow
+    def test_it_measures_in_processes_of_their_own(self, last_line: Any):
+        memory.main(["--shape", "small", "--without", "gradient checkpointing"])
+        result = last_line()
+        assert [row["without"] for row in result["rows"]] == ["– (all savings)", "gradient checkpointing"]
+        assert result["rows"][0]["ratio"] == 1.0
+        assert result["rows"][1]["peak_mib"] > result["rows"][0]["peak_mib"]
 
 
 class TestMeasure:

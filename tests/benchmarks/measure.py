@@ -165,7 +165,8 @@ def report(result: dict[str, Any], rows: Sequence[dict[str, Any]], columns: Mapp
     print("| " + " | ".join(heading for heading, _ in columns.values()) + " |")
     print("|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(format(row[key], form) for key, (_, form) in columns.items()) + " |")
+        cells = ("–" if row[key] is None else format(row[key], form) for key, (_, form) in columns.items())
+        print("| " + " | ".join(cells) + " |")
     print()
     for key, value in result.items():
         if key not in ("machine", "parameters"):
