@@ -23,7 +23,9 @@ _QUANTISED = {"4bit": 0.53, "8bit": 1.01}  # bytes a weight, scales included
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See :mod:`coprs_lightning.commands`."""
-    parser.usage = "coprs estimate --config FILE [--config OVERLAY …] [--OPTION VALUE …] [--devices N] [--json]"
+    parser.usage = (
+        "coprs estimate --config FILE [--config OVERLAY …] [--OPTION VALUE …] [--devices N] [--verbose | --json]"
+    )
     parser.add_argument("--devices", type=int, metavar="N", help="devices in all; by default the trainer's")
     parser.add_argument(
         "--prompt-tokens", type=int, metavar="P", help="longest prompt, image included; by default the policy's limit"
@@ -31,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--completion-tokens", type=int, metavar="R", help="longest completion; by default the limit of generation"
     )
+    parser.add_argument("--precision", help="as trainer.precision, for instance bf16-mixed; by default the trainer's")
+    parser.add_argument("--verbose", action="store_true", help="say what every line is computed from")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
@@ -40,23 +44,28 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: for numbers below 1.
     """
+    if args.precision is not None:
+        args.words += ["--trainer.precision", args.precision]
     for name in ("devices", "prompt_tokens", "completion_tokens"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise CommandError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
     from coprs_lightning.cli_lightning import look
-    from coprs_lightning.estimate import estimate, measure
+    from coprs_lightning.estimate import estimate, measure, pass_bytes, with_precision
 
     cli = look(args.words)
     trainer = cli.config.fit.trainer
     devices = args.devices or _devices(trainer)
-    sizes = _with_precision(measure(cli.model.model), str(trainer.precision))
+    sizes = with_precision(measure(cli.model.model), str(trainer.precision))
     load = load_of(cli, args.prompt_tokens, args.completion_tokens)
     found = estimate(sizes, load, devices)
     if args.json:
-        print(json.dumps({"parameters": [vars(part) for part in sizes.parts], "load": vars(load), "bytes": found}))
+        either = {name: pass_bytes(sizes, load, name == "with") for name in ("with", "without")}
+        parts = [vars(part) for part in sizes.parts]
+        told = {"parameters": parts, "load": vars(load), "bytes": found, "activations_by_checkpointing": either}
+        print(json.dumps(told))
     else:
-        _print(sizes, load, found)
+        _print(sizes, load, found, verbose=args.verbose)
     return 0
 
 
@@ -104,24 +113,12 @@ def _devices(trainer: Any) -> int:
     return max(1, count) * int(trainer.num_nodes or 1)
 
 
-def _with_precision(sizes: Sizes, precision: str) -> Sizes:
-    """The same with activations of the trainer's precision, where that is mixed."""
-    if "mixed" not in precision:
-        return sizes
-    half: dict[str, Any] = {
-        name: replace(part, value_bytes=2)
-        for name, part in (("language", sizes.language), ("vision", sizes.vision))
-        if part is not None
-    }
-    return replace(sizes, segmentation_bytes=2, **half)
-
-
-def _print(sizes: Sizes, load: Load, found: dict[str, dict[str, int]]) -> None:
+def _print(sizes: Sizes, load: Load, found: dict[str, dict[str, int]], *, verbose: bool) -> None:
     from rich.box import MARKDOWN
     from rich.console import Console
     from rich.table import Table
 
-    from coprs_lightning.estimate import GIB
+    from coprs_lightning.estimate import FORMULAS, GIB, pass_bytes
     from coprs_lightning.estimate.memory import RESERVE
 
     console = Console()
@@ -144,12 +141,23 @@ def _print(sizes: Sizes, load: Load, found: dict[str, dict[str, int]]) -> None:
     console.print(
         f"A device's step: {load.prompts} prompts of {load.prompt_tokens} tokens, {load.group} completions each of "
         f"{load.completion_tokens}, {load.completions} at a time with gradients. Both lengths are limits: shorter ones "
-        f"need less. {RESERVE:.0%} of a GPU is left for its own needs. The formulas are in "
-        "coprs_lightning/estimate/memory.py.",
+        f"need less. {RESERVE:.0%} of a GPU is left for its own needs.",
         highlight=False,
     )
     if sizes.language is None:
         console.print("The policy is no transformers model, so its activations and caches are not counted.")
+    else:
+        less, more = (pass_bytes(sizes, load, used) / GIB for used in (True, False))
+        now = "on" if sizes.checkpointing else "off"
+        console.print(
+            f"Gradient checkpointing is {now}: activations take {less:.2f} GiB with it, {more:.2f} without.",
+            highlight=False,
+        )
+    if verbose:
+        for name in names:
+            console.print(f"- {name}: {FORMULAS[name]}", highlight=False, markup=False)
+    else:
+        console.print("--verbose tells the formulas.", highlight=False)
 
 
 def _right(name: str) -> Any:

@@ -27,6 +27,32 @@ HEAD_MAPS = 64
 """Maps of the size of the grid that a heatmap head keeps a query, enlargement by four included."""
 
 
+WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE = "weights", "gradients", "optimizer", "reference policy"
+FEATURES, SEGMENTATION, CASTS = "backbone's features", "heatmap head and decoder", "casts of weights"
+ACTIVATIONS, LOGITS, CACHE = "activations", "logits of a chunk", "rollout's cache, beyond the above"
+BUCKETS, GATHERED = "gradient buckets", "gathered layers"
+
+FORMULAS = {
+    WEIGHTS: "parameters × bytes of their type; quantised ones as they are stored",
+    GRADIENTS: "trained parameters × bytes of their type",
+    OPTIMIZER: "2 × gradients: both moments of Adam",
+    REFERENCE: "weights of the policy",
+    FEATURES: "prompts × channels × cells × bytes",
+    SEGMENTATION: f"completions of a pass × cells × ({HEAD_MAPS} + {DECODER_WIDTHS} × decoder's width) × bytes",
+    CASTS: "float32 weights × 2 under mixed precision: the policy's, and trained ones of other parts",
+    ACTIVATIONS: (
+        f"layers × tokens × ({WIDTHS} × width + {KEY_WIDTHS} × key width + {MLP_WIDTHS} × MLP width) × bytes + mask; "
+        "with gradient checkpointing layers × tokens × width × bytes + one layer + mask; language and vision"
+    ),
+    LOGITS: "3 × min(log_prob_chunk, completion tokens) × vocabulary × 4: logits, softmax, gradient",
+    CACHE: "2 × layers × prompts × (P + G × R) × key width × bytes, less activations, logits, head and decoder",
+    BUCKETS: "gradients: DDP's second copy",
+    GATHERED: "2 × weights of the policy / layers",
+}
+"""What an item of :func:`estimate` is computed from, in words; tokens are prompts × (P + G × R) of a pass with
+``shared_prefix``, else completions × (P + R). Full shard divides the policy's first four by the devices."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What a device works on in one step.
@@ -106,11 +132,15 @@ def logits_bytes(sizes: Transformer, load: Load) -> int:
     return 3 * tokens * sizes.vocabulary * 4
 
 
+def feature_bytes(sizes: Sizes, load: Load) -> int:
+    """Features of the frames: kept for all passes, and outside the graph where the backbone is frozen."""
+    return load.prompts * sizes.channels * sizes.cells * sizes.segmentation_bytes
+
+
 def segmentation_bytes(sizes: Sizes, load: Load) -> int:
-    """Features of the frames, and what heatmap head and decoder keep of every completion."""
-    features = load.prompts * sizes.channels * sizes.cells * sizes.segmentation_bytes
+    """What heatmap head and decoder keep of every completion of a pass."""
     widths = HEAD_MAPS + DECODER_WIDTHS * sizes.decoder_width
-    return features + load.completions * sizes.cells * widths * sizes.segmentation_bytes
+    return load.completions * sizes.cells * widths * sizes.segmentation_bytes
 
 
 def state_bytes(sizes: Sizes, load: Load) -> dict[str, int]:
@@ -121,28 +151,35 @@ def state_bytes(sizes: Sizes, load: Load) -> dict[str, int]:
         frozen = policy.total - policy.trainable
         weights += int(frozen * load.frozen_weight_bytes) - (policy.bytes - policy.trainable_bytes)
     trained = sum(part.trainable_bytes for part in sizes.parts)
-    found = {"weights": weights, "gradients": trained, "optimizer": 2 * trained}
+    found = {WEIGHTS: weights, GRADIENTS: trained, OPTIMIZER: 2 * trained}
     if load.reference_copy:
-        found["reference policy"] = sizes.policy.bytes
+        found[REFERENCE] = sizes.policy.bytes
+    return found
+
+
+def pass_bytes(sizes: Sizes, load: Load, checkpointing: bool) -> int:
+    """What the backward pass of language model and vision tower keeps."""
+    if sizes.language is None:
+        return 0
+    found = activation_bytes(sizes.language, *load.pass_tokens(), checkpointing)
+    if sizes.vision is not None:
+        images = min(load.prompts, -(-load.completions // load.group))
+        found += activation_bytes(sizes.vision, images * sizes.image_tokens, 0, checkpointing)
     return found
 
 
 def working_bytes(sizes: Sizes, load: Load) -> dict[str, int]:
     """What comes and goes in a step. A rollout's cache is gone when the backward pass needs its activations."""
-    found = {"segmentation parts": segmentation_bytes(sizes, load)}
+    found = {FEATURES: feature_bytes(sizes, load), SEGMENTATION: segmentation_bytes(sizes, load)}
+    if sizes.cast_bytes:
+        found[CASTS] = sizes.cast_bytes
     if sizes.language is None:
         return found
-    tokens, longest = load.pass_tokens()
-    activations = activation_bytes(sizes.language, tokens, longest, sizes.checkpointing)
-    if sizes.vision is not None:
-        images = min(load.prompts, -(-load.completions // load.group))
-        patches = images * sizes.image_tokens
-        activations += activation_bytes(sizes.vision, patches, 0, sizes.checkpointing)
-    found["activations"] = activations
-    found["logits of a chunk"] = logits_bytes(sizes.language, load)
+    found[ACTIVATIONS] = pass_bytes(sizes, load, sizes.checkpointing)
+    found[LOGITS] = logits_bytes(sizes.language, load)
     if load.samples:
-        later = found["activations"] + found["logits of a chunk"] + found["segmentation parts"]
-        found["rollout's cache, beyond the above"] = max(0, cache_bytes(sizes.language, load) - later)
+        later = found[ACTIVATIONS] + found[LOGITS] + found[SEGMENTATION]
+        found[CACHE] = max(0, cache_bytes(sizes.language, load) - later)
     return found
 
 
@@ -161,11 +198,12 @@ def estimate(sizes: Sizes, load: Load, devices: int) -> dict[str, dict[str, int]
     state, working = state_bytes(sizes, load), working_bytes(sizes, load)
     found = {"one device": {**state, **working}}
     if devices > 1:
-        found[f"DDP × {devices}"] = {**state, "gradient buckets": state["gradients"], **working}
-        share = sizes.policy.bytes / max(1, sum(part.bytes for part in sizes.parts))
-        trained = sizes.policy.trainable_bytes / max(1, sum(part.trainable_bytes for part in sizes.parts))
-        shares = {"weights": share, "gradients": trained, "optimizer": trained, "reference policy": 1.0}
-        sharded = {name: int(value * (1 - shares[name] * (1 - 1 / devices))) for name, value in state.items()}
+        found[f"DDP × {devices}"] = {**state, BUCKETS: state[GRADIENTS], **working}
+        policy = sizes.policy
+        others = sum(part.bytes for part in sizes.parts) - policy.bytes
+        divided = {WEIGHTS: state[WEIGHTS] - others, GRADIENTS: policy.trainable_bytes}
+        divided |= {OPTIMIZER: 2 * policy.trainable_bytes, REFERENCE: policy.bytes}
+        sharded = {name: value - divided[name] * (devices - 1) // devices for name, value in state.items()}
         layers = 1 if sizes.language is None else sizes.language.layers
-        found[f"full shard × {devices}"] = {**sharded, "gathered layers": 2 * sizes.policy.bytes // layers, **working}
+        found[f"full shard × {devices}"] = {**sharded, GATHERED: 2 * policy.bytes // layers, **working}
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -67,6 +67,7 @@ class Sizes:
         channels: C of the features.
         segmentation_bytes: of one value in the segmentation parts.
         decoder_width: channels inside the decoder.
+        cast_bytes: of copies of weights in another type, which mixed precision holds.
     """
 
     parts: list[PartSize]
@@ -78,6 +79,7 @@ class Sizes:
     channels: int
     segmentation_bytes: int
     decoder_width: int
+    cast_bytes: int = 0
 
     @property
     def policy(self) -> PartSize:
@@ -119,6 +121,44 @@ def measure(model: CoprsModel) -> Sizes:
         segmentation_bytes=4 if heads is None else heads.element_size(),
         decoder_width=int(getattr(model.decoder, "hidden_size", model.backbone.out_channels)),
     )
+
+
+_WHOLE = {"bf16-true": 2, "16-true": 2, "64-true": 8}
+"""Bytes of a value by the precisions of Lightning that convert every weight."""
+
+
+def with_precision(sizes: Sizes, precision: str) -> Sizes:
+    """The same model under one of Lightning's precisions.
+
+    Args:
+        sizes: of the model as it is built.
+        precision: ``trainer.precision``. A mixed one computes in half precision and leaves the weights as they are: it
+            holds casts of those in float32 until the backward pass, of frozen ones only where a gradient runs through
+            them (in the policy). A true one converts weights; any other changes nothing.
+    """
+    if precision in _WHOLE:
+        size = _WHOLE[precision]
+        parts = [replace(p, bytes=size * p.total, trainable_bytes=size * p.trainable) for p in sizes.parts]
+        return replace(_computing_in(sizes, size), parts=parts)
+    if "mixed" not in precision:
+        return sizes
+    casts = sum(
+        _half_of_floats(p.total, p.bytes) if p.name == "policy" else _half_of_floats(p.trainable, p.trainable_bytes)
+        for p in sizes.parts
+    )
+    return replace(_computing_in(sizes, 2), cast_bytes=casts)
+
+
+def _computing_in(sizes: Sizes, value_bytes: int) -> Sizes:
+    language, vision = (
+        None if stack is None else replace(stack, value_bytes=value_bytes) for stack in (sizes.language, sizes.vision)
+    )
+    return replace(sizes, language=language, vision=vision, segmentation_bytes=value_bytes)
+
+
+def _half_of_floats(count: int, size: int) -> int:
+    """Bytes of the float32 ones among ``count`` weights in half precision; the others are in it already."""
+    return max(0, size - 2 * count)
 
 
 def _recomputes(lm: Any) -> bool:

@@ -58,6 +58,17 @@ def test_the_papers_model_is_told_as_tables(
     assert "fits 80 GB" in text
 
 
+def test_precision_and_formulas_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, half = told(QUICKSTART, capsys), told([*QUICKSTART, "--precision", "bf16-true"], capsys)
+    assert 2 * half["bytes"]["one device"]["weights"] == plain["bytes"]["one device"]["weights"]
+    either = plain["activations_by_checkpointing"]
+    assert plain["bytes"]["one device"]["activations"] == either["without"] > either["with"] > 0
+    main([*QUICKSTART, "--verbose"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "- optimizer: 2 × gradients: both moments of Adam" in text
+    assert "Gradient checkpointing is off" in text
+
+
 def test_numbers_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--devices must be at least 1, got 0" in refused([*QUICKSTART, "--devices", "0"], capsys, status=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor
 
 from coprs_lightning.decoders import SamMaskDecoder
-from coprs_lightning.estimate import Load, Sizes, estimate, measure
+from coprs_lightning.estimate import FORMULAS, Load, Sizes, estimate, measure, pass_bytes, with_precision
 from coprs_lightning.estimate.memory import (
+    CACHE,
     DECODER_WIDTHS,
     activation_bytes,
     cache_bytes,
+    feature_bytes,
     layer_bytes,
     logits_bytes,
+    segmentation_bytes,
     state_bytes,
 )
 from coprs_lightning.model import CoprsModel
@@ -67,26 +71,91 @@ def test_weights_gradients_and_moments_are_those_of_a_step(model: CoprsModel, si
     assert held(moments) == pytest.approx(expected["optimizer"], rel=0.02)
 
 
-@pytest.mark.parametrize(("width", "layers", "length"), [(128, 3, 64), (256, 3, 192)])
-def test_activations_are_about_what_the_backward_pass_keeps(width: int, layers: int, length: int) -> None:
+def kept_and_expected(
+    shape: tuple[int, int, int], *, dtype: str = "float32", autocast: bool = False, checkpointing: bool = False
+) -> tuple[int, Sizes, Load]:
+    """Bytes that a pass of a policy keeps, and what the formulas need to tell them beforehand."""
+    width, layers, length = shape
     policy = HFPolicy(
         model="small_qwen2_5_vl",
         random_weights=True,
         config_overrides=sizes_of(width, layers, 4, 2),
         train_vision=False,
+        dtype=dtype,  # type: ignore[arg-type]
+        gradient_checkpointing=checkpointing,
     ).train()
     prompts = policy.encode_prompts(photos((60, 60)), ["the red one"])
     completions = completions_of(4, length)
-    kept = saved_bytes(lambda: policy(prompts, completions))
+    with torch.autocast("cpu", dtype=torch.bfloat16) if autocast else nullcontext():
+        kept = saved_bytes(lambda: policy(prompts, completions))
     model = small_model()
     model.policy = policy
-    language = measure(model).language
-    assert language is not None
     load = Load(prompts=1, group=4, prompt_tokens=prompts.input_ids.shape[1], completion_tokens=length)
+    return kept, with_precision(measure(model), "bf16-mixed" if autocast else "32-true"), load
+
+
+@pytest.mark.parametrize("shape", [(128, 3, 64), (256, 3, 192)])
+def test_activations_are_about_what_the_backward_pass_keeps(shape: tuple[int, int, int]) -> None:
+    kept, sizes, load = kept_and_expected(shape)
     tokens, longest = load.pass_tokens()
-    assert (tokens, longest) == (load.prompt_tokens + 4 * length,) * 2
-    expected = activation_bytes(language, tokens, longest, checkpointing=False)
+    assert (tokens, longest) == (load.prompt_tokens + 4 * shape[-1],) * 2
+    assert sizes.language is not None
+    expected = activation_bytes(sizes.language, tokens, longest, checkpointing=False)
+    assert pass_bytes(sizes, load, checkpointing=False) == expected
     assert expected / 1.25 < kept < expected * 1.25
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(128, 3, 64), (256, 3, 192)])
+def test_mixed_precision_keeps_casts_of_weights_too(shape: tuple[int, int, int], dtype: str) -> None:
+    kept, sizes, load = kept_and_expected(shape, dtype=dtype, autocast=True)
+    policy = sizes.policy
+    assert policy.bytes == {"float32": 4, "bfloat16": 2}[dtype] * policy.total
+    # the other parts' weights are float32 and take no part here
+    others = sum(2 * part.trainable for part in sizes.parts if part is not policy)
+    casts = sizes.cast_bytes - others
+    assert casts == (2 * policy.total if dtype == "float32" else 0)
+    expected = pass_bytes(sizes, load, checkpointing=False) + casts
+    assert expected / 1.3 < kept < expected * 1.3
+
+
+@pytest.mark.parametrize("shape", [(128, 3, 64), (256, 3, 192)])
+def test_checkpointing_keeps_inputs_of_layers_until_the_backward_pass(shape: tuple[int, int, int]) -> None:
+    kept, sizes, load = kept_and_expected(shape, checkpointing=True)
+    assert sizes.checkpointing
+    assert sizes.language is not None
+    recomputed_later = layer_bytes(sizes.language, load.pass_tokens()[0])
+    expected = pass_bytes(sizes, load, checkpointing=True) - recomputed_later
+    assert expected / 1.4 < kept < expected * 1.4
+
+
+def test_true_half_precision_converts_every_weight(sizes: Sizes) -> None:
+    half = with_precision(sizes, "bf16-true")
+    assert half.policy.bytes == 2 * sizes.policy.total
+    assert half.language is not None
+    assert half.language.value_bytes == half.segmentation_bytes == 2
+    assert half.cast_bytes == 0
+    assert with_precision(sizes, "32-true") == sizes
+
+
+def test_every_item_has_its_formula(sizes: Sizes) -> None:
+    load = replace(LOAD, reference_copy=True, samples=True)
+    items = {name for found in estimate(with_precision(sizes, "16-mixed"), load, 2).values() for name in found}
+    assert items == set(FORMULAS)
+
+
+def test_a_rollouts_cache_counts_where_it_is_more_than_what_comes_later(sizes: Sizes) -> None:
+    load = replace(LOAD, samples=True, micro_batch=1, group=1000)
+    assert sizes.language is not None
+    found = estimate(sizes, load, 1)["one device"]
+    later = pass_bytes(sizes, load, False) + logits_bytes(sizes.language, load) + segmentation_bytes(sizes, load)
+    assert found[CACHE] == cache_bytes(sizes.language, load) - later > 0
+    assert estimate(sizes, replace(load, group=1), 1)["one device"][CACHE] == 0
+
+
+def test_features_are_counted_once_a_prompt(sizes: Sizes) -> None:
+    assert feature_bytes(sizes, LOAD) == 2 * sizes.channels * sizes.cells * 4
+    assert feature_bytes(sizes, replace(LOAD, micro_batch=1)) == feature_bytes(sizes, LOAD)
 
 
 @pytest.mark.parametrize("grid", [16, 32])
@@ -132,6 +201,11 @@ def test_full_shard_divides_the_policys_state_alone(sizes: Sizes) -> None:
     others = sum(part.bytes for part in sizes.parts if part.name != "policy")
     assert shared["weights"] == pytest.approx(others + sizes.policy.bytes / 4, abs=8)
     assert shared["optimizer"] < whole["optimizer"]
+    quantised = replace(LOAD, frozen_weight_bytes=0.5)
+    frozen = replace(sizes.policy, trainable=0, trainable_bytes=0)
+    parts = [frozen if part is sizes.policy else part for part in sizes.parts]
+    less = estimate(replace(sizes, parts=parts), quantised, 4)["full shard × 4"]["weights"]
+    assert less == pytest.approx(others + sizes.policy.total / 2 / 4, abs=8)
 
 
 def test_quantised_weights_count_less(sizes: Sizes) -> None:
