@@ -4,10 +4,10 @@
     python -m tests.benchmarks.training_step --shape qwen2_5_vl_3b --device cuda --steps 5
 
 Weights are random, of the chosen size; image features have the shape of SAM ViT-H's and are given with the batch, so
-its encoder takes no part (unless ``--encode`` wants it); heatmap head and decoder have the paper's sizes. The prompt is shared by its completions or
-not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``): four combinations, which take
-turns after one step each that is not timed. Random weights never write the concentration token, so it is put at the
-end of every completion: otherwise nothing would be segmented.
+its encoder takes no part (unless ``--encode`` wants it); heatmap head and decoder have the paper's sizes. The prompt is
+shared by its completions or not, in the update (``shared_prefix``) and in the rollout (one prefill, or ``generate``):
+four combinations, which take turns after one step each that is not timed. Random weights never write the concentration
+token, so it is put at the end of every completion: otherwise nothing would be segmented.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ import torch
 from coprs_lightning.aggregators import LastTokenAggregator
 from coprs_lightning.backbones import ImageBackbone, PrecomputedFeatures, SamBackbone
 from coprs_lightning.decoders import SamMaskDecoder
+from coprs_lightning.estimate import Load, estimate
+from coprs_lightning.estimate import measure as sizes_in
 from coprs_lightning.heatmap_heads import CrossAttentionHead
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import GRPOObjective, TrainingStep
@@ -225,6 +227,22 @@ def measure(
     return rows
 
 
+def estimated(model: CoprsModel, options: argparse.Namespace) -> dict[str, float]:
+    """MiB by what they are for, as ``coprs estimate`` has them for the first of the asked forwards."""
+    load = Load(
+        prompts=options.batch_size,
+        group=options.num_generations,
+        prompt_tokens=options.prompt_tokens,
+        completion_tokens=options.completion_tokens,
+        micro_batch=options.micro_batch_size,
+        shared_prefix=options.forward[0] == "shared",
+        logits_chunk=options.log_prob_chunk,
+        reference_copy=not (options.lora or options.offload_reference),
+        samples=True,
+    )
+    return {name: value / MIB for name, value in estimate(sizes_in(model), load, 1)["one device"].items()}
+
+
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options, those of the shape filled in where none is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,9 +277,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = arguments(argv)
+    device = torch.device(options.device)
+    baseline, _ = peak_bytes(lambda: None, device)
     model, policy = build_model(options)
     batch = build_batch(model, policy, options)
-    device = batch.masks.device
     rows = measure(build_ways(model, batch, options), options.steps, device)
     seconds = {(row["forward"], row["rollout"]): row["seconds"] for row in rows}
     fast, slow = (seconds.get(key) for key in (("shared", "one-prefill"), ("separate", "generate")))
@@ -275,6 +294,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         "speedup_of": "shared and one-prefill against separate and generate",
         "speedup": slow / fast if fast and slow else None,
+        "held_before_mib": baseline / MIB,
+        "estimate_mib": estimated(model, options),
     }
     report(result, rows, COLUMNS)
 
