@@ -53,8 +53,8 @@ class HFPolicy(Policy):
         train_vision: train the policy's own vision tower too (the paper does).
         train_projector: train what turns the tower's features into tokens (Qwen's merger, LLaVA's projector, SmolVLM's
             connector); ``null`` as ``train_vision`` says where it is inside the tower (Qwen), else yes.
-        train_language: train the language model; without it the concentration token's row stays as it is too: random
-            where the checkpoint has none. ``lora`` trains that row on its own.
+        train_language: train the language model; without it the concentration token's row stays as it is too: the
+            mean of all words' where the checkpoint has none. ``lora`` trains that row on its own.
         min_pixels: least pixels an image is resized to for the policy; ``null`` keeps the processor's.
         max_pixels: most pixels (the paper: 705 600); ``null`` keeps the processor's.
         max_prompt_tokens: longest prompt accepted, image tokens included (the paper: 1 300).
@@ -108,7 +108,7 @@ class HFPolicy(Policy):
         self.shared_prefix = shared_prefix and self._packs
         if flex:
             self.lm.get_decoder().config._attn_implementation = attn_implementation
-        self.concentration_id = register_concentration_token(self.lm, self.tokenizer)
+        self.concentration_id = register_concentration_token(self.lm, self.tokenizer, trained=not random_weights)
         self.lm.generation_config = neutral_generation(self._eos_ids, self._pad_id)
         self.hidden_size = int(self.lm.config.get_text_config().hidden_size)
         self._suppressed_mask: Tensor | None = None  # no buffer: it follows from the tokenizer

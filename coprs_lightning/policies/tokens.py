@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from coprs_lightning.prompts import CONCENTRATION_TOKEN
 
@@ -14,11 +15,19 @@ _PLACEHOLDER = re.compile(r"<row_\d+_col_\d+>")
 """Tiles of Idefics3 and SmolVLM, which their processors name nowhere."""
 
 
-def register_concentration_token(lm: Any, tokenizer: Any) -> int:
+def register_concentration_token(lm: Any, tokenizer: Any, *, trained: bool = False) -> int:
     """Put the concentration token into a tokenizer and see that the model has a row for it.
 
     A checkpoint that has the token keeps its id and row. A new one takes the first id after the vocabulary: padded
     embeddings (public models have more rows than tokens) have that row already, others grow up to it.
+
+    Args:
+        lm: transformers model.
+        tokenizer: its tokenizer.
+        trained: the weights have been trained, so a new token starts from the mean of the others' rows. Rows that no
+            token has used hold what training left there, often nothing or a tiny number, and those that are added hold
+            noise; by the mean the token is read as a word in general, and predicted without taking much from any other.
+            Among random weights its row is one of them.
 
     Returns:
         the id that the tokenizer gives it.
@@ -26,7 +35,8 @@ def register_concentration_token(lm: Any, tokenizer: Any) -> int:
     Raises:
         ValueError: when the only id to be had belongs to another token.
     """
-    if CONCENTRATION_TOKEN not in tokenizer.get_vocab():
+    new = CONCENTRATION_TOKEN not in tokenizer.get_vocab()
+    if new:
         _fill_hole(tokenizer)
     tokenizer.add_tokens([CONCENTRATION_TOKEN], special_tokens=True)
     token_id = int(tokenizer.convert_tokens_to_ids(CONCENTRATION_TOKEN))
@@ -39,7 +49,22 @@ def register_concentration_token(lm: Any, tokenizer: Any) -> int:
     embedding: nn.Embedding = lm.get_input_embeddings()
     if token_id >= embedding.num_embeddings:
         lm.resize_token_embeddings(token_id + 1, mean_resizing=False)
+        new = True  # a tokenizer may have the token without a row of the model
+    if new and trained:
+        ids = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - {token_id}))
+        for layer in (lm.get_input_embeddings(), lm.get_output_embeddings()):
+            _set_to_mean(layer.weight, token_id, ids)
     return token_id
+
+
+@torch.no_grad()
+def _set_to_mean(rows: Tensor, row: int, others: Tensor) -> None:
+    """Set a row to the mean of others, of which a few are in memory at a time; nothing where there are no values."""
+    if rows.is_meta:
+        return
+    others = others[others < len(rows)]
+    parts = [rows[part].sum(0, dtype=torch.float32) for part in others.split(8192)]
+    rows[row] = (torch.stack(parts).sum(0) / len(others)).to(rows.dtype)
 
 
 def _fill_hole(tokenizer: Any) -> None:

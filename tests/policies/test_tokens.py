@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from coprs_lightning.policies import HFPolicy
 from coprs_lightning.policies.tokens import placeholders, register_concentration_token, turn_end
@@ -106,6 +106,36 @@ def test_input_and_output_rows_are_those_of_the_id_and_come_back(tmp_path: Path,
         row = again.completion_logits(output)[..., again.concentration_id]
     expected = output.hidden[:, output.prompt_length - 1 : -1].sum(-1) / 2
     torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])  # tied, untied, without spare rows
+def test_a_token_that_is_new_to_trained_weights_starts_from_the_mean_of_the_others(family: str, tmp_path: Path) -> None:
+    folder = save_family(family, tmp_path)
+    before = AutoModelForImageTextToText.from_pretrained(folder)
+    policy = HFPolicy(model=str(folder))
+    ids = sorted(set(policy.tokenizer.get_vocab().values()) - {policy.concentration_id})
+    layers = [(model.get_input_embeddings(), model.get_output_embeddings()) for model in (before, policy.lm)]
+    for old, new in zip(*layers, strict=True):
+        torch.testing.assert_close(new.weight[policy.concentration_id], old.weight[ids].mean(0), atol=1e-6, rtol=1e-5)
+        others = torch.arange(len(old.weight)) != policy.concentration_id
+        assert torch.equal(new.weight[: len(old.weight)][others], old.weight[others])
+
+
+def test_a_token_without_a_row_starts_from_the_mean_too(tmp_path: Path) -> None:
+    folder = save_family("smolvlm", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<REF_POS>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    policy = HFPolicy(model=str(folder))
+    rows = policy.lm.get_input_embeddings().weight
+    assert policy.concentration_id == len(rows) - 1
+    torch.testing.assert_close(rows[-1], rows[:-1].mean(0), atol=1e-6, rtol=1e-5)
+
+
+def test_among_random_weights_its_row_is_one_of_them() -> None:
+    policy = small_policy()
+    rows = policy.lm.get_input_embeddings().weight
+    assert rows[policy.concentration_id].norm() > 0.5 * rows.norm(dim=1).mean() > 5 * rows.mean(0).norm()
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused(tmp_path: Path) -> None:
