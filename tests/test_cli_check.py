@@ -59,7 +59,7 @@ def _own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--trainer.max_step 3", "trainer has no option 'max_step'. Did you mean max_steps"),
         ("--model.heatmap CosineHead", "model has no option 'heatmap'. Did you mean heatmap_head?"),
         ("--model.optimizer.lr 1", "model.optimizer has no option 'lr'. Options: betas, final_divisor,"),
-        ("--model.policy.prompt.usr x", "prompt has no option 'usr'. Did you mean user? Options: completion, num_tokens,"),
+        ("--model.policy.prompt.usr x", "prompt has no option 'usr'. Did you mean user? Options: completion, num_"),
         ("--data NoSuch", "no LightningDataModule is called 'NoSuch'. Choices: "),
         ("--data.batch_siz 3", "ShardDataModule has no option 'batch_siz'. Did you mean batch_size"),
         ("--callbacks.nanguard null", "callbacks has no option 'nanguard'. Did you mean nan_guard?"),

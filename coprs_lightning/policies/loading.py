@@ -230,6 +230,19 @@ def language_model(lm: Any) -> list[nn.Parameter]:
     return [*decoder.parameters(), *lm.get_output_embeddings().parameters()]
 
 
+def unread_parameters(lm: Any) -> list[nn.Parameter]:
+    """Parameters behind the layer of the vision tower that the model reads, as in LLaVA; they get no gradients."""
+    read = getattr(lm.config, "vision_feature_layer", None)
+    if read is None:
+        return []
+    tower: Any = vision_tower(lm)
+    tower = getattr(tower, "vision_model", tower)
+    layers = tower.encoder.layers
+    states = range(len(layers) + 1)  # the states before the first layer, and after each
+    last = max(states[index] for index in ([read] if isinstance(read, int) else read))
+    return [p for part in (*layers[last:], tower.post_layernorm) for p in part.parameters()]
+
+
 def freeze_parts(lm: Any, *, vision: bool, projector_trained: bool | None, language: bool) -> None:
     """Take parts of a model out of training; what stays keeps its gradients through them.
 
@@ -244,6 +257,8 @@ def freeze_parts(lm: Any, *, vision: bool, projector_trained: bool | None, langu
     """
     if not vision:
         vision_tower(lm).requires_grad_(False)
+    for parameter in unread_parameters(lm):  # they would stall distributed training
+        parameter.requires_grad_(False)
     if projector_trained is not None:
         for parameter in projector(lm):
             parameter.requires_grad_(projector_trained)
