@@ -17,7 +17,7 @@ MODELS = sorted(MODELS_FOLDER.glob("coprs_*.yaml"))
 
 
 UNREAD = {"llava-hf/llava-1.5-7b-hf": 12 * 1024**2 + 13 * 1024 + 2 * 1024}
-"""LLaVA reads the states before the last layer of its vision tower; that layer and the norm after it are not trained."""
+"""LLaVA reads the states before the last layer of its tower; that layer and the norm after it are not trained."""
 
 
 def test_every_public_model_has_its_config() -> None:
