@@ -144,6 +144,13 @@ class TestShapes:
         assert rope_section(128) == [16, 24, 24]
         assert sum(rope_section(64)) == 32
 
+    @pytest.mark.parametrize(("encode", "parameters"), [(False, 0), (True, 637_026_048)])
+    def test_the_image_encoder_is_there_only_where_asked(self, encode: bool, parameters: int):
+        words = ["--shape", "qwen2_5_vl_3b", "--device", "meta", *(["--encode"] if encode else [])]
+        model, _ = training_step.build_model(training_step.arguments(words))
+        assert sum(p.numel() for p in model.backbone.parameters()) == parameters
+        assert not any(p.requires_grad for p in model.backbone.parameters())
+
     def test_all_parts_are_built_on_their_device(self):
         model, policy = training_step.build_model(
             training_step.arguments(["--shape", "qwen2_5_vl_3b", "--device", "meta"])
@@ -201,19 +208,37 @@ class TestInputs:
 
 class TestMemory:
     def test_every_saving_is_left_out_alone(self):
-        every = memory.options_without(None)
-        assert {"--lora", "--gradient-checkpointing", "--micro-batch-size"} <= set(every)
-        assert "--no-lora" in memory.options_without("LoRA")
-        assert "--gradient-checkpointing" in memory.options_without("LoRA")
-        assert "--micro-batch-size" not in memory.options_without("micro-batches")
+        every = training_step.arguments(memory.options_without(None))
+        assert (every.forward, every.gradient_checkpointing, every.lora) == (["shared"], True, True)
+        assert (every.offload_reference, every.micro_batch_size, every.encode) == (True, 2, False)
+        expected = {
+            "shared prefix": {"forward"},
+            "gradient checkpointing": {"gradient_checkpointing"},
+            "LoRA": {"lora"},
+            "offloaded copy": {"offload_reference", "lora"},
+            "micro-batches": {"micro_batch_size"},
+            "features in the batch": {"encode"},
+            "chunked logits": {"log_prob_chunk"},
+        }
+        expected["any"] = set().union(*expected.values())
+        assert memory.WITHOUT.keys() == expected.keys()
+        for line, names in expected.items():
+            left = vars(training_step.arguments(memory.options_without(line)))
+            assert {name for name, value in left.items() if value != vars(every)[name]} == names
+
+    def test_it_measures_in_processes_of_their_own(self, last_line: Any):
+        memory.main(["--shape", "tiny", "--without", "any"])
+        result = last_line()
+        assert [row["without"] for row in result["rows"]] == ["– (all savings)", "any"]
+        assert result["rows"][0]["ratio"] == 1.0
+        assert all(row["total_mib"] > 1 and row["seconds"] > 0 for row in result["rows"])
+        lean, heavy = (row["estimate_mib"] for row in result["rows"])
+        assert 0 < lean < heavy
 
     @pytest.mark.slow
-    def test_it_measures_in_processes_of_their_own(self, last_line: Any):
-        memory.main(["--shape", "small", "--without", "gradient checkpointing"])
-        result = last_line()
-        assert [row["without"] for row in result["rows"]] == ["– (all savings)", "gradient checkpointing"]
-        assert result["rows"][0]["ratio"] == 1.0
-        assert all(row["peak_mib"] > 1 and row["seconds"] > 0 for row in result["rows"])
+    def test_a_run_that_fails_of_something_else_is_told(self):
+        with pytest.raises(RuntimeError, match=r"training_step --shape tiny .* failed:(.|\n)*nowhere"):
+            memory.main(["--shape", "tiny", "--device", "nowhere"])
 
 
 class TestMeasure:
