@@ -96,13 +96,15 @@ def load_of(cli: CoprsCLI, prompt_tokens: int | None, completion_tokens: int | N
         # the cross-entropy of written completions takes all their logits at once
         return replace(load, logits_chunk=load.prompts * load.completion_tokens)
     automatic = objective.reference is None and policy.adapters is None
-    own = isinstance(objective.reference, FrozenCopyReference) and not objective.reference.offload
+    copied = isinstance(objective.reference, FrozenCopyReference)
+    offloaded = isinstance(objective.reference, FrozenCopyReference) and objective.reference.offload
     return replace(
         load,
         group=objective.num_generations,
         completion_tokens=completion_tokens or objective.rollout.max_new_tokens,
         micro_batch=objective.micro_batch_size,
-        reference_copy=objective.beta != 0 and (automatic or own),
+        reference_copy=objective.beta != 0 and (automatic or (copied and not offloaded)),
+        reference_offloaded=objective.beta != 0 and offloaded,
         samples=True,
     )
 

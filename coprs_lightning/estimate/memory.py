@@ -30,6 +30,7 @@ HEAD_MAPS = 64
 WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE = "weights", "gradients", "optimizer", "reference policy"
 FEATURES, SEGMENTATION, CASTS = "backbone's features", "heatmap head and decoder", "casts of weights"
 ACTIVATIONS, LOGITS, CACHE = "activations", "logits of a chunk", "rollout's cache, beyond the above"
+VISITING = "offloaded reference, beyond the above"
 BUCKETS, GATHERED = "gradient buckets", "gathered layers"
 
 FORMULAS = {
@@ -46,6 +47,7 @@ FORMULAS = {
     ),
     LOGITS: "3 × min(log_prob_chunk, completion tokens) × vocabulary × 4: logits, softmax, gradient",
     CACHE: "2 × layers × prompts × (P + G × R) × key width × bytes, less activations, logits, head and decoder",
+    VISITING: "weights of the policy, less gradients (and, in micro-batches, what a pass keeps), which come later",
     BUCKETS: "gradients: DDP's second copy",
     GATHERED: "2 × weights of the policy / layers",
 }
@@ -66,6 +68,7 @@ class Load:
         shared_prefix: a prompt is computed once for its group.
         logits_chunk: tokens whose logits are in memory at a time.
         reference_copy: a frozen copy of the policy lies on the device.
+        reference_offloaded: it lies in CPU memory, and on the device only while it computes.
         samples: completions are sampled (a cache of keys and values is needed).
         frozen_weight_bytes: bytes of a policy's weight where it is quantised; ``None`` as they are.
     """
@@ -78,6 +81,7 @@ class Load:
     shared_prefix: bool = True
     logits_chunk: int = 2048
     reference_copy: bool = False
+    reference_offloaded: bool = False
     samples: bool = False
     frozen_weight_bytes: float | None = None
 
@@ -183,6 +187,17 @@ def working_bytes(sizes: Sizes, load: Load) -> dict[str, int]:
     return found
 
 
+def visiting_bytes(sizes: Sizes, load: Load, working: dict[str, int]) -> int:
+    """An offloaded reference while it scores a rollout, beyond what the backward pass needs later.
+
+    Gradients do not exist yet then. What a pass keeps does where the whole rollout is one pass: that pass is scored.
+    """
+    later = sum(part.trainable_bytes for part in sizes.parts)
+    if load.completions < load.prompts * load.group:
+        later += sum(working.get(name, 0) for name in (SEGMENTATION, ACTIVATIONS, LOGITS))
+    return max(0, sizes.policy.bytes - later)
+
+
 def estimate(sizes: Sizes, load: Load, devices: int) -> dict[str, dict[str, int]]:
     """Bytes on one device by strategy and by what they are for.
 
@@ -196,6 +211,8 @@ def estimate(sizes: Sizes, load: Load, devices: int) -> dict[str, dict[str, int]
         layers of the policy at a time (Rajbhandari et al. 2020, sections 5 and 7).
     """
     state, working = state_bytes(sizes, load), working_bytes(sizes, load)
+    if load.reference_offloaded:
+        working[VISITING] = visiting_bytes(sizes, load, working)
     found = {"one device": {**state, **working}}
     if devices > 1:
         found[f"DDP × {devices}"] = {**state, BUCKETS: state[GRADIENTS], **working}

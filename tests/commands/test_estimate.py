@@ -31,6 +31,10 @@ def test_options_of_fit_change_the_estimate(capsys: pytest.CaptureFixture[str]) 
     fewer = told([*QUICKSTART, "--model.objective.init_args.num_generations", "2"], capsys)
     assert fewer["load"]["group"] == 2
     assert fewer["bytes"]["one device"]["activations"] < whole["bytes"]["one device"]["activations"]
+    offload = ["--model.objective.reference", "FrozenCopyReference", "--model.objective.reference.offload", "true"]
+    offloaded = told([*QUICKSTART, *offload], capsys)
+    assert (offloaded["load"]["reference_copy"], offloaded["load"]["reference_offloaded"]) == (False, True)
+    assert "reference policy" not in offloaded["bytes"]["one device"]
     frozen = told([*QUICKSTART, "--model.policy.init_args.frozen", "true"], capsys)
     policies = [next(p for p in each["parameters"] if p["name"] == "policy") for each in (whole, frozen)]
     assert policies[0]["total"] == policies[1]["total"]

@@ -22,6 +22,8 @@ from coprs_lightning.estimate.memory import (
     logits_bytes,
     segmentation_bytes,
     state_bytes,
+    visiting_bytes,
+    working_bytes,
 )
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.policies import HFPolicy
@@ -139,9 +141,26 @@ def test_true_half_precision_converts_every_weight(sizes: Sizes) -> None:
 
 
 def test_every_item_has_its_formula(sizes: Sizes) -> None:
-    load = replace(LOAD, reference_copy=True, samples=True)
-    items = {name for found in estimate(with_precision(sizes, "16-mixed"), load, 2).values() for name in found}
+    mixed = with_precision(sizes, "16-mixed")
+    loads = (replace(LOAD, samples=True, **{name: True}) for name in ("reference_copy", "reference_offloaded"))
+    items = {name for load in loads for found in estimate(mixed, load, 2).values() for name in found}
     assert items == set(FORMULAS)
+
+
+def test_an_offloaded_reference_counts_where_nothing_later_needs_its_place(sizes: Sizes) -> None:
+    load = replace(LOAD, reference_offloaded=True)
+    adapters = replace(sizes.policy, trainable=10, trainable_bytes=40)
+    others = sum(part.trainable_bytes for part in sizes.parts if part is not sizes.policy)
+    lora = replace(sizes, parts=[adapters if part is sizes.policy else part for part in sizes.parts])
+    # a rollout in one pass: its graph waits while the reference scores it
+    assert visiting_bytes(lora, load, working_bytes(lora, load)) == sizes.policy.bytes - others - 40
+    assert visiting_bytes(sizes, load, working_bytes(sizes, load)) == 0
+    pieces = replace(load, micro_batch=1)
+    later = working_bytes(lora, pieces)
+    kept = sum(later.values()) - feature_bytes(lora, pieces)
+    assert visiting_bytes(lora, pieces, later) == max(0, sizes.policy.bytes - others - 40 - kept)
+    copied = replace(LOAD, reference_copy=True)
+    assert sum(estimate(sizes, load, 1)["one device"].values()) < sum(estimate(sizes, copied, 1)["one device"].values())
 
 
 def test_a_rollouts_cache_counts_where_it_is_more_than_what_comes_later(sizes: Sizes) -> None:
