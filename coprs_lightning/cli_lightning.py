@@ -195,8 +195,7 @@ class _LookingCLI(CoprsCLI):
 
     def before_instantiate_classes(self) -> None:
         """No callbacks: they may open files."""
-        for section in ("callbacks",):
-            self.config[self.subcommand][section] = Namespace()
+        self.config[self.subcommand].callbacks = Namespace()
 
     def instantiate_classes(self) -> None:
         """Model and datamodule alone."""
