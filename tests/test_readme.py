@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -151,11 +152,14 @@ def run_until(command: list[str], folder: Path, environment: dict[str, str], lin
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
+        limit = threading.Timer(300, process.kill)
+        limit.start()
         for text in process.stdout:
             seen.append(text)
             if line is not None and line in text:
                 process.send_signal(signal.SIGINT)
-        return process.wait(timeout=300), "".join(seen)
+        limit.cancel()
+        return process.wait(), "".join(seen)
 
 
 def python_snippet(folder: Path, environment: dict[str, str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from coprs_lightning.cli_errors import note
@@ -65,28 +67,31 @@ def run(args: argparse.Namespace) -> int:
     )
     if not is_loopback(args.host):
         note(f"warning: everybody who reaches {args.host}:{args.port} can ask the model; there is no password")
-    with serving(model, options, name=_shown(args.checkpoint), examples=examples) as running:
+    name = _shown(args.checkpoint)
+    with _until_asked_to_end() as ended, serving(model, options, name=name, examples=examples) as running:
         note(f"the demo is at {running.url} (Ctrl-C ends it)")
         if running.public_url:
             note(f"and for everybody with this link at {running.public_url}")
-        _wait()
+        ended.wait()
     note("the demo has ended")
     return 0
 
 
-def _wait() -> None:
-    """Until Ctrl-C, or until the process is asked to end: uploads are deleted then too."""
+@contextmanager
+def _until_asked_to_end() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, or a request to end the process: uploads are deleted then too."""
+    ended = threading.Event()
 
     def end(*_: object) -> None:
-        raise KeyboardInterrupt
+        ended.set()
 
-    before = signal.signal(signal.SIGTERM, end)
+    # Ctrl-C too: it is ignored where a script started the command in the background
+    before = {kind: signal.signal(kind, end) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+        yield ended
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def _check(args: argparse.Namespace) -> None:
