@@ -169,7 +169,7 @@ def test_two_processes_give_the_digits_of_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     words = [*command, "-m", "tests.metrics.two_processes", str(tmp_path)]
-    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     for name, examples in {"uneven": 11, "one_idle": 3, "none": 0}.items():
         rates = CompletionRates()
