@@ -59,8 +59,8 @@ class Provenance(Callback):
             "error": None,
             "command": shlex.join(sys.argv),
             "seed": _seed(),
-            "versions": _versions(),
-            "git": _git(),
+            "versions": package_versions(),
+            "git": git_revision(),
             "machine": _machine(trainer),
             "data": _splits(trainer),
             "parameters": {},
@@ -146,7 +146,8 @@ def _seed() -> int | None:
     return None if seed is None else int(seed)
 
 
-def _versions() -> dict[str, str | None]:
+def package_versions() -> dict[str, str | None]:
+    """Versions of this package, Python and the libraries that numbers depend on; ``None`` where one is missing."""
     versions: dict[str, str | None] = {
         "coprs_lightning": coprs_lightning.__version__,
         "python": platform.python_version(),
@@ -160,7 +161,7 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _git() -> dict[str, Any] | None:
+def git_revision() -> dict[str, Any] | None:
     """Commit of the checkout that the package runs from; ``None`` where it is installed, or git is missing."""
     checkout = Path(coprs_lightning.__file__).resolve().parents[1]
 

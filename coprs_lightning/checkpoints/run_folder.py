@@ -64,6 +64,19 @@ def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
     return newest
 
 
+def run_checkpoints(path: str | Path) -> list[Path]:
+    """Every checkpoint file of a run's newest attempt, by name.
+
+    Args:
+        path: the folder of a run, or of its checkpoints.
+
+    Raises:
+        CommandError: where there is none.
+    """
+    newest = find_checkpoint(path, prefer="last").path
+    return sorted(newest.parent.glob("*.ckpt")) if Path(path).is_dir() else [newest]
+
+
 def _refuse_sharded(path: Path) -> None:
     if (path / "zero_to_fp32.py").is_file() or any(path.glob("checkpoint/mp_rank_*")):
         how = "`from lightning.pytorch.utilities.deepspeed import convert_zero_checkpoint_to_fp32_state_dict`"
