@@ -146,11 +146,12 @@ def _plan(args: argparse.Namespace, header: dict[str, Any], where: str) -> Plan:
 
 
 def _settings(args: argparse.Namespace, plan: Plan, opened: Opened) -> Settings:
+    from coprs_lightning.evaluation.plan import UNITS
     from coprs_lightning.evaluation.running import Settings
 
     workers = args.num_workers if args.num_workers is not None else plan.num_workers
     return Settings(
-        units=tuple(unit for unit in _UNITS if unit in args.units),  # type: ignore[arg-type]  # of these two
+        units=tuple(unit for unit in UNITS if unit in args.units),
         batch_size=args.batch_size or plan.batch_size or _BATCH_SIZE,
         max_new_tokens=args.max_new_tokens or opened.model.max_new_tokens,
         num_workers=workers or 0,

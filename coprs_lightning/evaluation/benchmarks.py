@@ -46,14 +46,14 @@ def known_benchmarks() -> list[str]:
 
 
 def original_size(benchmark: str | None, unit: str) -> int | None:
-    """Examples of the published split, ``None`` where it is no published one.
+    """Examples of the published split, ``None`` where it is no published one or nobody uses the unit.
 
     Args:
         benchmark: name of the split.
         unit: ``target``, ``expression`` or ``images``.
     """
-    sizes = _content()["sizes"].get(benchmark)
-    return None if sizes is None else int(sizes[unit])
+    size: int | None = _content()["sizes"].get(benchmark, {}).get(unit)
+    return size
 
 
 def published(benchmark: str | None) -> list[Published]:

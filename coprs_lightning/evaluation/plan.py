@@ -130,9 +130,7 @@ def plan_of_run(data: dict[str, Any] | None, where: str) -> Plan:
     """
     remedy = "Name splits with --config (data/benchmarks.yaml is shipped)."
     if data is None:
-        raise CommandError(
-            f"{where} does not say what data it was trained on, so there is nothing to evaluate. {remedy}"
-        )
+        raise CommandError(f"{where} does not tell what data it was trained on: nothing to evaluate. {remedy}")
     options = data["init_args"]
     splits = []
     for name in ("val", "test"):

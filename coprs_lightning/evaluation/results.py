@@ -11,7 +11,7 @@ from coprs_lightning.evaluation.scores import buckets, summarise
 
 FORMAT = 1
 DIGITS = 6
-"""Digits after the point in ``results.csv`` and of the scores in ``results.json``: those that are sure to come out again."""
+"""Digits after the point in ``results.csv`` and of the scores in ``results.json``."""
 
 
 def split_results(run: SplitRun, settings: Settings) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from coprs_lightning.commands import CommandError
 from coprs_lightning.evaluation.examples import ExampleRecord, example_records
@@ -112,8 +114,11 @@ def make_trainer(*, accelerator: str, devices: int, precision: str | None) -> pl
     Raises:
         CommandError: where the machine has no such devices.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for part in ("utilities.rank_zero", "utilities.distributed"):
+            logging.getLogger(f"{name}.{part}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", r".*srun.*command is available.*")
     try:
         return pl.Trainer(
             accelerator=accelerator,
@@ -126,7 +131,7 @@ def make_trainer(*, accelerator: str, devices: int, precision: str | None) -> pl
             enable_progress_bar=False,
             use_distributed_sampler=False,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise CommandError(
             f"--accelerator {accelerator} --devices {devices} cannot be used: {str(error).strip().splitlines()[0]}"
         ) from error
@@ -196,7 +201,7 @@ def _collected(split: Split, settings: Settings, module: EvaluationModule) -> Sp
     """All examples of all processes, checked for completeness, for every unit asked for."""
     found = sorted(_of_all_processes(module.records), key=lambda record: record.key)
     candidates = replace_all(module.candidates, _of_all_processes(module.candidates.kept()))
-    twice = [one.key for one, other in zip(found, found[1:], strict=False) if one.key == other.key]
+    twice = [one.key for one, other in pairwise(found) if one.key == other.key]
     if twice:
         raise CommandError(
             f"split {split.name} gave example {twice[0]!r} twice: its keys are not unique. Convert it anew."

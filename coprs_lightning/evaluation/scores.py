@@ -1,7 +1,7 @@
 """Scores of a split from the records of its examples, with bootstrap intervals.
 
 Every score is a ratio of two sums over examples (gIoU: sum of IoUs over their number; cIoU: sum of intersections over
-sum of unions). Values are exactly rounded sums of records sorted by key, so that they depend on nothing but the records.
+sum of unions). Values are exactly rounded sums over records sorted by key: they depend on nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Score:
 
     Attributes:
         value: over all examples.
-        low: lower end of the 95 % interval.
+        low: lower end of the 95 % interval; NaN where all examples are of one image.
         high: upper end.
         n: examples that it is about.
     """
@@ -103,9 +103,11 @@ def buckets(records: Sequence[ExampleRecord], *, seed: int, resamples: int) -> d
 def _resampled(
     columns: dict[str, tuple[np.ndarray, np.ndarray]], groups: Sequence[str], seed: int, resamples: int
 ) -> dict[str, np.ndarray]:
-    """(resamples,) ratios of every score."""
+    """(resamples,) ratios of every score; none where there is a single group, which tells nothing of the spread."""
     _, numbers = np.unique(np.array(groups), return_inverse=True)
     count = int(numbers.max()) + 1
+    if count < 2:
+        return dict.fromkeys(columns, np.zeros(0))
     sums = {
         name: tuple(np.bincount(numbers, weights=part, minlength=count) for part in pair)
         for name, pair in columns.items()

@@ -1,4 +1,4 @@
-"""``results.csv`` and ``results.md``: the same numbers for programs and for people. They hold no time and no machine."""
+"""``results.csv`` and ``results.md``: the same numbers for programs and for people. No time and no machine."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _SHOWN = {
 _WITH_INTERVAL = ("giou", "ciou", "heatmap_giou")
 _FAMILIES = {"refcoco": "RefCOCO, RefCOCO+ and RefCOCOg", "reasonseg": "ReasonSeg"}
 _UNITS = {"target": "target (first expression)", "expression": "expression"}
+_SAME = "both: a target has one expression"
 _NAMED = 20  # unusable examples in results.md; results.json has all
 
 
@@ -67,15 +68,23 @@ def _overview(splits: list[dict[str, Any]]) -> str:
     shown = {name: title for name, title in _SHOWN.items() if name in there}
     table = [["split", "unit", "n", *shown.values()]]
     for split in splits:
-        for unit, result in split["units"].items():
+        for unit, result in _different(split):
             marked = " ≠" if result["differs"] else ""
             scores = [
                 _interval(score) if name in _WITH_INTERVAL else _percent(score["value"] if score else None)
                 for name in shown
                 for score in [result["scores"].get(name)]
             ]
-            table.append([split["name"], _UNITS[unit], f"{result['n']:,}{marked}", *scores])
+            table.append([split["name"], unit, f"{result['n']:,}{marked}", *scores])
     return "Percent; in brackets 95 % bootstrap intervals.\n\n" + _table(table)
+
+
+def _different(split: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Titles and results of a split's units; one where every target has a single expression, so that both agree."""
+    units = [(_UNITS[unit], result) for unit, result in split["units"].items()]
+    if len({result["split_n"] for _, result in units}) < len(units):
+        return [(_SAME, units[0][1])]
+    return units
 
 
 def _marks(splits: list[dict[str, Any]]) -> list[str]:
@@ -112,7 +121,7 @@ def _comparisons(splits: list[dict[str, Any]]) -> list[str]:
             cells = [_own(split["units"].get(unit), metric) for split, metric in columns]
             table.append(["**this checkpoint**", unit, *cells])
         others: dict[tuple[str, str, str], dict[tuple[str, str], float]] = {}
-        for split, _ in columns:
+        for split in chosen:
             for one in split["published"]:
                 row = others.setdefault((one["model"], one["unit"] or "?", one["source"]), {})
                 row[split["name"], one["metric"]] = one["value"]
@@ -142,7 +151,7 @@ def _own(result: dict[str, Any] | None, metric: str) -> str:
 def _kinds(splits: list[dict[str, Any]]) -> list[str]:
     found = []
     for split in splits:
-        for unit, result in split["units"].items():
+        for unit, result in list(split["units"].items())[:1]:
             for by, groups in result["buckets"].items():
                 table = [[by, "n", "gIoU", "cIoU"]]
                 for name, one in groups.items():
@@ -155,18 +164,20 @@ def _how(content: dict[str, Any]) -> str:
     settings = content["settings"]
     return (
         "## How\n\n"
-        f"Greedy decoding of at most {settings['max_new_tokens']} tokens, in batches of {settings['batch_size']}. Masks "
-        "and heatmaps are thresholded at logit 0 at the image's own size; pixels marked as ignored count neither for nor "
-        "against; two empty masks have IoU 1; an answer without a concentration token is an empty mask. gIoU is the mean "
-        "of the examples' IoUs, cIoU all intersections over all unions; P@t is the share of examples whose IoU reaches "
-        f"t. Intervals: {settings['resamples']:,} bootstrap resamples of whole images, seed {settings['seed']}. "
-        "Every example of a split counts unless it is listed above as left out."
+        f"Greedy decoding of at most {settings['max_new_tokens']} tokens, in batches of {settings['batch_size']}. "
+        "Masks and heatmaps are thresholded at logit 0 at the image's own size; pixels marked as ignored count neither "
+        "for nor against; two empty masks have IoU 1; an answer without a concentration token is an empty mask. gIoU "
+        "is the mean of the examples' IoUs, cIoU all intersections over all unions; P@t is the share of examples whose "
+        f"IoU reaches t. Intervals: {settings['resamples']:,} bootstrap resamples of whole images, seed "
+        f"{settings['seed']}. Every example of a split counts unless it is listed above as left out."
     )
 
 
 def _interval(score: dict[str, Any] | None) -> str:
     if score is None:
         return ""
+    if score["low"] is None or not math.isfinite(score["low"]):
+        return _percent(score["value"])
     return f"{_percent(score['value'])} [{_percent(score['low'])}, {_percent(score['high'])}]"
 
 
