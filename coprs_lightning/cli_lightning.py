@@ -52,6 +52,7 @@ CALLBACKS: dict[str, dict[str, Any]] = {
             "auto_insert_metric_name": False,
         },
     },
+    "correlation": {"class_path": "callbacks.correlation.HeatmapMaskCorrelation"},
     "iou": {"class_path": "callbacks.iou.IoUMetrics"},
     "nan_guard": {"class_path": "callbacks.nan_guard.NaNGuard"},
     "panels": {"class_path": "callbacks.heatmap_panels.HeatmapPanels"},
@@ -59,6 +60,8 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "provenance": {"class_path": "callbacks.provenance.Provenance"},
     "results": {"class_path": "callbacks.results.ResultsWriter"},
     "rollouts": {"class_path": "callbacks.rollout_logger.RolloutLogger"},
+    "smoke": {"class_path": "callbacks.smoke.SmokeCheck"},
+    "thoughts": {"class_path": "callbacks.correlation_thoughts.ThoughtMaskCorrelation"},
 }
 """Callbacks that every run has, in sections of their own so that no list in an overlay can drop them."""
 

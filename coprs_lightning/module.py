@@ -109,6 +109,7 @@ class CoprsModule(Recorded, pl.LightningModule):
         self.generation = generation
         self.model.max_new_tokens = generation.max_new_tokens
         self.validation = validation
+        self.init_from = init_from
         self._update = 0
         if init_from is not None and not only_shapes():
             self._load_weights(init_from)
@@ -128,14 +129,14 @@ class CoprsModule(Recorded, pl.LightningModule):
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: SegmentationBatch, batch_idx: int) -> dict[str, Any]:
-        """One training loss, and the rollout behind it for callbacks."""
+        """One training loss; for callbacks what is logged of it and the rollout behind it."""
         step = TrainingStep(self.global_step, self._update, self._accumulate)
         output: ObjectiveOutput = self.objective(self.model, batch, step)
         self.log_dict({f"train/{key}": value for key, value in output.logs.items()}, batch_size=len(batch))
         for slot, component in {**self.model.components(), "objective": self.objective}.items():
             for name, value in component.pop_diagnostics().items():
                 self.log(f"train/{slot}/{name}", value.float(), batch_size=len(batch))
-        return {"loss": output.loss, "rollout": output.rollout}
+        return {"loss": output.loss, "logs": output.logs, "rollout": output.rollout}
 
     def _accumulate(self, loss: Tensor) -> None:
         self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)

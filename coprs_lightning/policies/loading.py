@@ -101,7 +101,11 @@ def load_model(
     model, info = loaded
     if quantization is not None:
         del model.config.quantization_config  # what is saved of the policy are plain weights
-    _check_loaded(source, sorted(map(str, info["missing_keys"])), sorted(map(str, info["unexpected_keys"])))
+    missing, unexpected = sorted(map(str, info["missing_keys"])), sorted(map(str, info["unexpected_keys"]))
+    _check_loaded(source, missing, unexpected)
+    # for whoever checks a run at its start
+    counts = {"missing": len(missing), "unexpected": len(unexpected)}
+    model.load_report = {"loaded": len(model.state_dict()) - len(missing), **counts}
     return model
 
 
