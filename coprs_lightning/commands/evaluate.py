@@ -174,6 +174,7 @@ def _evaluate(
     shown: Progress,
 ) -> dict[str, Any]:
     """Evaluate one checkpoint; the first process writes its results."""
+    from callbacks.files import plain
     from coprs_lightning.evaluation.checkpoint import describe, provenance
     from coprs_lightning.evaluation.results import FORMAT, split_results
     from coprs_lightning.evaluation.running import run_splits
@@ -196,6 +197,7 @@ def _evaluate(
         },
         "provenance": provenance(opened),
     }
+    content = plain(content)  # as it is read back
     write_results(output, content, runs, parquet=args.parquet)
     return content
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from coprs_lightning.checkpoints.run_folder import read_header, run_checkpoints
 from coprs_lightning.evaluation.results import rows
+from coprs_lightning.evaluation.tables import as_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,12 +61,7 @@ def curve_text(contents: Sequence[dict[str, Any]]) -> str:
         for content in contents
         for row in rows(content["splits"])
     ]
-    names = list(dict.fromkeys(name for row in found for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in found)
-    return text.getvalue()
+    return as_csv(found)
 
 
 def write_curve(output: Path, contents: Sequence[dict[str, Any]]) -> None:
@@ -105,5 +100,6 @@ def _draw_unit(axes: Axes, unit: str, chosen: Sequence[dict[str, Any]]) -> None:
     for name, (title, style) in _LINES.items():
         label = f"{title}, {unit} (n = {chosen[-1]['n']:,})" if name == "giou" else f"{title}, {unit}"
         axes.plot(steps, [row[name] for row in chosen], style, marker="o", markersize=4, color=colour, label=label)
-    low, high = ([row[f"giou_{end}"] for row in chosen] for end in ("low", "high"))
+    ends = ([row[f"giou_{end}"] for row in chosen] for end in ("low", "high"))
+    low, high = ([math.nan if value is None else value for value in end] for end in ends)
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)

@@ -28,16 +28,21 @@ _NAMED = 20  # unusable examples in results.md; results.json has all
 
 def csv_text(splits: list[dict[str, Any]]) -> str:
     """One line for every split and unit; scores are fractions."""
-    found = rows(splits)
+    return as_csv(rows(splits))
+
+
+def as_csv(found: list[dict[str, Any]]) -> str:
+    """Flat rows as CSV; what a row does not have stays empty."""
     names = list(dict.fromkeys(name for row in found for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in found)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in found)
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as every table spells it: fixed digits, nothing for what is not known."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool):
