@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         note(f"using the {opened.kind} checkpoint of {args.checkpoint}: {opened.path}")
     output = _output(args, opened.path, bool(opened.header))
     plan = _plan(args, opened.header, str(opened.path))
-    settings = _settings(args, plan, opened)
+    settings = _settings(args, plan, opened.model.max_new_tokens)
     trainer = make_trainer(accelerator=args.accelerator, devices=args.devices, precision=args.precision)
     with progress(passes(plan, settings)) as shown:
         content = _evaluate(args, opened, checksum(opened.path), plan, settings, trainer, output, shown)
@@ -145,7 +145,7 @@ def _plan(args: argparse.Namespace, header: dict[str, Any], where: str) -> Plan:
     return plan
 
 
-def _settings(args: argparse.Namespace, plan: Plan, opened: Opened) -> Settings:
+def _settings(args: argparse.Namespace, plan: Plan, max_new_tokens: int) -> Settings:
     from coprs_lightning.evaluation.plan import UNITS
     from coprs_lightning.evaluation.running import Settings
 
@@ -153,7 +153,7 @@ def _settings(args: argparse.Namespace, plan: Plan, opened: Opened) -> Settings:
     return Settings(
         units=tuple(unit for unit in UNITS if unit in args.units),
         batch_size=args.batch_size or plan.batch_size or _BATCH_SIZE,
-        max_new_tokens=args.max_new_tokens or opened.model.max_new_tokens,
+        max_new_tokens=args.max_new_tokens or max_new_tokens,
         num_workers=workers or 0,
         limit_examples=args.limit_examples,
         max_bad_fraction=args.max_bad_fraction,
@@ -210,16 +210,19 @@ def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
 def _sweep(args: argparse.Namespace) -> None:
     from coprs_lightning.checkpoints.loading import open_model
-    from coprs_lightning.checkpoints.run_folder import read_header
+    from coprs_lightning.checkpoints.run_folder import SPEC_KEY, read_header
     from coprs_lightning.evaluation.checkpoint import checksum
     from coprs_lightning.evaluation.progress import progress
     from coprs_lightning.evaluation.running import make_trainer, passes
     from coprs_lightning.evaluation.sweep import steps_of, write_curve
+    from coprs_lightning.model import CoprsModel
 
     steps = steps_of(args.checkpoint)
     output = _output(args, steps[0].path, True)
-    plan = _plan(args, read_header(steps[-1].path), str(steps[-1].path))
-    settings = _settings(args, plan, open_model(steps[0].path))
+    header = read_header(steps[-1].path)
+    plan = _plan(args, header, str(steps[-1].path))
+    generation = header[SPEC_KEY]["init_args"].get("generation") or {}
+    settings = _settings(args, plan, generation.get("max_new_tokens", CoprsModel.max_new_tokens))
     sums = {step.number: checksum(step.path) for step in steps}
     finished = {step.number: _finished(args, settings, plan, output / step.folder, sums[step.number]) for step in steps}
     pending = [step for step in steps if finished[step.number] is None]

@@ -85,8 +85,11 @@ def _draw(contents: Sequence[dict[str, Any]], path: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, split in zip(figure.subplots(len(splits), squeeze=False)[:, 0], splits, strict=True):
         of_split = [row for row in table if row["split"] == split]
-        for unit in dict.fromkeys(row["unit"] for row in of_split):
-            _draw_unit(axes, unit, [row for row in of_split if row["unit"] == unit])
+        examples = {row["unit"]: row["split_n"] for row in of_split}
+        same = len(set(examples.values())) < len(examples)  # a target has one expression
+        for unit in list(examples)[: 1 if same else None]:
+            _draw_unit(axes, unit, "" if same else f", {unit}", [row for row in of_split if row["unit"] == unit])
+        axes.set_xticks(sorted({row["step"] for row in of_split}))
         axes.set_title(split, loc="left", fontsize=10)
         axes.set_xlabel("step")
         axes.set_ylim(0, 1)
@@ -95,10 +98,10 @@ def _draw(contents: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def _draw_unit(axes: Axes, unit: str, chosen: Sequence[dict[str, Any]]) -> None:
+def _draw_unit(axes: Axes, unit: str, named: str, chosen: Sequence[dict[str, Any]]) -> None:
     steps, colour = [row["step"] for row in chosen], _COLOURS[unit]
     for name, (title, style) in _LINES.items():
-        label = f"{title}, {unit} (n = {chosen[-1]['n']:,})" if name == "giou" else f"{title}, {unit}"
+        label = f"{title}{named} (n = {chosen[-1]['n']:,})" if name == "giou" else f"{title}{named}"
         axes.plot(steps, [row[name] for row in chosen], style, marker="o", markersize=4, color=colour, label=label)
     ends = ([row[f"giou_{end}"] for row in chosen] for end in ("low", "high"))
     low, high = ([math.nan if value is None else value for value in end] for end in ends)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from coprs_lightning.checkpoints import load_model
-from coprs_lightning.checkpoints.run_folder import find_checkpoint
+from coprs_lightning.checkpoints.run_folder import find_checkpoint, run_checkpoints
 from coprs_lightning.commands import CommandError
 
 
@@ -48,3 +49,17 @@ def test_deepspeeds_pieces_are_told(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_told(trained_run: Path) -> None:
     with pytest.raises(CommandError, match="--device rocket: "):
         load_model(trained_run, "rocket")
+
+
+def test_all_checkpoints_of_the_newest_attempt(tmp_path: Path) -> None:
+    for attempt, age in (("checkpoints", 1), ("checkpoints-2", 2)):
+        for name in ("step=1.ckpt", "last.ckpt"):
+            file = tmp_path / attempt / name
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
+            os.utime(file, (age, age))
+    newest = tmp_path / "checkpoints-2"
+    assert run_checkpoints(tmp_path) == [newest / "last.ckpt", newest / "step=1.ckpt"]
+    assert run_checkpoints(newest / "step=1.ckpt") == [newest / "step=1.ckpt"]
+    with pytest.raises(CommandError, match="there is no checkpoint"):
+        run_checkpoints(tmp_path / "gone")
