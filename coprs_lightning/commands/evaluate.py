@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     output = _output(args, opened.path, bool(opened.header))
     plan = _plan(args, opened.header, str(opened.path))
     settings = _settings(args, plan, opened.model.max_new_tokens)
-    trainer = make_trainer(accelerator=args.accelerator, devices=args.devices, precision=args.precision)
+    trainer = make_trainer(accelerator=args.accelerator, devices=args.devices, precision=args.precision, folder=output)
     with progress(passes(plan, settings)) as shown:
         content = _evaluate(args, opened, checksum(opened.path), plan, settings, trainer, output, shown)
     _tell(content, output)
@@ -227,7 +227,7 @@ def _sweep(args: argparse.Namespace) -> None:
     finished = {step.number: _finished(args, settings, plan, output / step.folder, sums[step.number]) for step in steps}
     pending = [step for step in steps if finished[step.number] is None]
     note(f"{len(steps)} checkpoints, {len(steps) - len(pending)} of them evaluated before")
-    trainer = make_trainer(accelerator=args.accelerator, devices=args.devices, precision=args.precision)
+    trainer = make_trainer(accelerator=args.accelerator, devices=args.devices, precision=args.precision, folder=output)
     with progress(len(pending) * passes(plan, settings)) as shown:
         for step in pending:
             opened, folder = open_model(step.path), output / step.folder

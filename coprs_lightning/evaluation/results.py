@@ -19,7 +19,8 @@ def split_results(run: SplitRun, settings: Settings) -> dict[str, Any]:
 
     Returns:
         ``name``, ``folders``, ``indexes``, ``benchmark``, and under ``units`` for each unit ``n``, ``split_n``,
-        ``original_n``, ``differs`` (from the published split), ``unusable``, ``scores`` and ``buckets``.
+        ``original_n``, ``differs`` (from the published split), ``limited``, ``unusable`` (how many, and by
+        ``unusable_keys`` which), ``scores`` and ``buckets``.
     """
     split = run.split
     units = {}
@@ -31,7 +32,9 @@ def split_results(run: SplitRun, settings: Settings) -> dict[str, Any]:
             "split_n": whole,
             "original_n": original,
             "differs": original is not None and len(records) != original,
-            "unusable": run.unusable[unit],
+            "limited": settings.limit_examples is not None and len(records) < whole,
+            "unusable": len(run.unusable[unit]) if settings.limit_examples is not None else whole - len(records),
+            "unusable_keys": run.unusable[unit],
             "scores": {name: _rounded(asdict(score)) for name, score in summarise(records, **options).items()},
             "buckets": _rounded(
                 {
@@ -66,7 +69,7 @@ def rows(splits: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "split_n": result["split_n"],
                 "original_n": result["original_n"],
                 "differs": result["differs"],
-                "unusable": len(result["unusable"]),
+                "unusable": result["unusable"],
             }
             for name, score in result["scores"].items():
                 row |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -108,8 +109,8 @@ class EvaluationModule(pl.LightningModule):
         self._advance(len(batch))
 
 
-def make_trainer(*, accelerator: str, devices: int, precision: str | None) -> pl.Trainer:
-    """A Trainer that evaluates and leaves nothing behind.
+def make_trainer(*, accelerator: str, devices: int, precision: str | None, folder: Path) -> pl.Trainer:
+    """A Trainer that evaluates; what the DataModule has to report goes to ``folder``.
 
     Raises:
         CommandError: where the machine has no such devices.
@@ -125,6 +126,7 @@ def make_trainer(*, accelerator: str, devices: int, precision: str | None) -> pl
             devices=devices,
             strategy="ddp" if devices > 1 else "auto",
             precision=precision,  # type: ignore[arg-type]  # any spelling; Lightning names the ones there are
+            default_root_dir=str(folder),
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -102,13 +102,13 @@ def _marks(splits: list[dict[str, Any]]) -> list[str]:
                     f"- ≠ {where}: {result['n']:,} examples, the published split has {result['original_n']:,}. Its "
                     "numbers are not comparable with published ones."
                 )
-            elif result["n"] + len(result["unusable"]) != result["split_n"]:
+            elif result["limited"]:
                 lines.append(f"- {where}: {result['n']:,} of {result['split_n']:,} examples (--limit-examples).")
             if result["unusable"]:
-                named = ", ".join(f"`{key}`" for key in result["unusable"][:_NAMED])
-                more = len(result["unusable"]) - _NAMED
+                named = ", ".join(f"`{key}`" for key in result["unusable_keys"][:_NAMED])
+                more = len(result["unusable_keys"]) - _NAMED
                 rest = f" and {more} more" if more > 0 else ""
-                lines.append(f"- {where}: {len(result['unusable'])} unusable and left out: {named}{rest}.")
+                lines.append(f"- {where}: {result['unusable']} unusable and left out: {named}{rest}.")
     return ["\n".join(lines)] if lines else []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from coprs_lightning.evaluation.plan import Split
 from datamodules.shard_index import Unit
-from datamodules.shard_plan import portions
 from datamodules.shard_reader import BadSample, parse_record, questions, read_samples
 
 
@@ -15,23 +14,28 @@ def unusable_keys(split: Split, unit: Unit, found: set[str], limit: int | None =
         split: the split.
         unit: what an example is.
         found: keys of the examples that were read.
-        limit: as in reading.
+        limit: examples that were asked for; they are the first few of every shard.
 
     Returns:
         keys; for a sample whose annotations cannot be read its name, with what is wrong.
     """
-    missing = []
-    for portion in portions(split.indexes, unit, limit):
-        taken = 0
-        for sample in read_samples(portion.path):
-            if taken >= portion.examples and not portion.whole:
-                break
-            try:
-                asked = questions(parse_record(sample), unit=unit, prefix=portion.prefix)
-            except BadSample as bad:
-                missing.append(f"{portion.prefix}{bad.key} (all of its examples: {bad.reason})")
-                continue
-            asked = asked if portion.whole else asked[: portion.examples - taken]
-            taken += len(asked)
-            missing += [one.key for one in asked if one.key not in found]
+    total = split.examples(unit)
+    limit = total if limit is None else min(limit, total)
+    missing, before = [], 0
+    for index in split.indexes:
+        prefix = f"{index.name}/" if len(split.indexes) > 1 else ""
+        for shard in index.shards:
+            after = before + shard.examples(unit)
+            take = limit * after // total - limit * before // total
+            before = after
+            for sample in read_samples(shard.path):
+                if take <= 0:
+                    break
+                try:
+                    asked = questions(parse_record(sample), unit=unit, prefix=prefix)
+                except BadSample as bad:
+                    missing.append(f"{prefix}{bad.key} (all of its examples: {bad.reason})")
+                    continue
+                missing += [one.key for one in asked[:take] if one.key not in found]
+                take -= len(asked)
     return missing

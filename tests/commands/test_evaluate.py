@@ -211,7 +211,7 @@ def test_an_unusable_sample_is_an_error(
     message = refused(words(talking, broken, tmp_path / "out"), capsys, status=1)
     assert "broken png image" in message
     assert "raise --max-bad-fraction. Nothing was written: no example is dropped unasked." in message
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_an_unusable_sample_is_counted_and_named_where_it_is_allowed(
@@ -220,7 +220,7 @@ def test_an_unusable_sample_is_counted_and_named_where_it_is_allowed(
     main(words(talking, broken, tmp_path / "out", "--max-bad-fraction", "0.2", "--panels", "0"))
     table, examples, content = read(tmp_path / "out")
     assert [(row["n"], row["split_n"], row["unusable"]) for row in table] == [("12", "14", "2"), ("36", "42", "6")]
-    target, expression = (content["splits"][0]["units"][unit]["unusable"] for unit in ("target", "expression"))
+    target, expression = (content["splits"][0]["units"][unit]["unusable_keys"] for unit in ("target", "expression"))
     (image,) = {key.split("/")[0] for key in target}
     assert target == [f"{image}/0", f"{image}/1"]
     assert expression == [f"{image}/{number}/{place}" for number in range(2) for place in range(3)]
