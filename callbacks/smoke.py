@@ -59,7 +59,7 @@ class SmokeCheck(Callback):
         self._looks: list[dict[str, Any]] = []
         self._handles: list[RemovableHandle] = []
         self._watching = ""
-        self._started = self._matured = self._own = self._sampled = False
+        self._knows = self._started = self._matured = self._own = self._sampled = False
 
     # -- when --------------------------------------------------------------------------------------------------------
 
@@ -71,16 +71,18 @@ class SmokeCheck(Callback):
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Watch the sanity batches."""
+        self._knows = _knows(trainer, pl_module)
         self._begin(trainer, pl_module)
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the sanity batches."""
         self._started = True
-        self._judge(trainer, pl_module, "sanity check", trained=_knows(trainer, pl_module))
+        self._judge(trainer, pl_module, "sanity check", trained=self._knows)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Without a sanity check, watch the first training batches."""
         model = getattr(pl_module, "model", None)
+        self._knows = _knows(trainer, pl_module)
         if not self._started and trainer.is_global_zero and isinstance(model, nn.Module):
             self._begin(trainer, pl_module)
             self._watching = "training"
@@ -113,9 +115,8 @@ class SmokeCheck(Callback):
     def _end_of_training_look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = True
         taught = not (self._own or self._sampled)
-        trained = _knows(trainer, pl_module)
         where = "first training batches"
-        self._judge(trainer, pl_module, where, trained=trained, taught=taught, reinforced=self._sampled)
+        self._judge(trainer, pl_module, where, trained=self._knows, taught=taught, reinforced=self._sampled)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Watch the first validation of a trained model."""

@@ -154,8 +154,8 @@ def _cut_off(now: Situation) -> str | None:
     lacking = signs.answers - signs.with_token
     if now.taught or not (now.trained or now.reinforced) or signs.answers < _LEAST:
         return None
-    if lacking < 0.5 * signs.answers or signs.truncated < 0.9 * lacking:
-        return None
+    if lacking < 0.5 * signs.answers or min(signs.truncated, signs.begun) < 0.9 * lacking:
+        return None  # what does not even begin a thought was not going to end with a token
     return f"{lacking} of {signs.answers} completions were cut at the length limit before the concentration token"
 
 
@@ -182,9 +182,9 @@ def _flat_heatmaps(now: Situation) -> str | None:
 
 def _alike_heatmaps(now: Situation) -> str | None:
     signs = now.signs
-    if signs.flat_heatmaps == signs.with_token:
+    if not now.trained or signs.flat_heatmaps == signs.with_token:
         return None
-    return _all(signs.alike, signs.compared, "batches have one heatmap for all their questions", least=1)
+    return _all(signs.alike, signs.compared, "pairs of questions about one image have the same heatmap", least=2)
 
 
 def _flat_masks(now: Situation) -> str | None:

@@ -31,15 +31,16 @@ class Signs:
         well_formed: completions that keep the format.
         truncated: completions cut by the length limit.
         blank: completions without a word.
+        begun: completions that begin a thought.
         flat_heatmaps: completions with a token whose heatmap is the same everywhere.
         flat_masks: likewise the mask.
         empty_masks: completions with a token whose mask is empty.
         full_masks: completions with a token whose mask is everything.
         doubted: completions with a token that no slot is confident of.
-        compared: batches in which heatmaps of different examples could be compared.
-        alike: batches in which they were all the same.
+        compared: pairs of questions about one image.
+        alike: such pairs with the same heatmap.
         pixel_mean: mean of the normalised pixels of the first batch; NaN where they are not known.
-        pixel_std: their standard deviation.
+        pixel_std: their standard deviation, of the colour channels' the mean.
         feature_std: largest standard deviation over places of any feature channel; NaN where features are not known.
         texts: the first completions, for the message.
     """
@@ -54,6 +55,7 @@ class Signs:
     well_formed: int = 0
     truncated: int = 0
     blank: int = 0
+    begun: int = 0
     flat_heatmaps: int = 0
     flat_masks: int = 0
     empty_masks: int = 0
@@ -78,7 +80,7 @@ class Signs:
         self._observe_data(batch)
         self._observe_pixels(batch, getattr(model, "backbone", None))
         self._observe_answers(output)
-        self._compare(output, len(batch))
+        self._compare(batch, output)
 
     def see_features(self, features: Tensor) -> None:
         """Look at (B, C, h, w) features of a backbone."""
@@ -101,9 +103,9 @@ class Signs:
         elif math.isnan(self.pixel_std) and hasattr(backbone, "normalised"):
             heights, widths = batch.valid_sizes.unbind(1)
             pixels = backbone.normalised(batch.frames, batch.valid_sizes).float()
-            inside = [p[:, :h, :w].flatten() for p, h, w in zip(pixels, heights, widths, strict=True)]
-            values = torch.cat(inside)
-            self.pixel_mean, self.pixel_std = float(values.mean()), float(values.std())
+            inside = [p[:, :h, :w].flatten(1) for p, h, w in zip(pixels, heights, widths, strict=True)]
+            values = torch.cat(inside, 1)
+            self.pixel_mean, self.pixel_std = float(values.mean()), float(values.std(1).mean())
 
     def _observe_answers(self, output: SegmentationOutput) -> None:
         slots = output.present.shape[1]
@@ -113,6 +115,7 @@ class Signs:
         self.truncated += int(output.completions.truncated.sum())
         self.well_formed += sum(parse_completion(text, slots).well_formed for text in texts)
         self.blank += sum(not text.strip() for text in texts)
+        self.begun += sum("<think>" in text for text in texts)
         self.texts += texts[: max(0, 3 - len(self.texts))]
         if not bool(present.any()):
             return
@@ -128,14 +131,17 @@ class Signs:
         self.empty_masks += int(((union <= 0).flatten(1).all(1) & finite & confident).sum())
         self.full_masks += int(((union > 0).flatten(1).all(1) & finite & confident).sum())
 
-    def _compare(self, output: SegmentationOutput, examples: int) -> None:
-        """Whether heatmaps of different examples differ (of a group's completions, the first)."""
-        group = max(1, len(output.present) // max(1, examples))
-        chosen = output.present[::group, 0]
-        heatmaps = output.heatmap_logits[::group, 0][chosen].float()
-        if len(heatmaps) > 1:
-            self.compared += 1
-            self.alike += int(bool((heatmaps - heatmaps[:1]).abs().amax() < _FLAT))
+    def _compare(self, batch: SegmentationBatch, output: SegmentationOutput) -> None:
+        """Whether the heatmap depends on the question (of a group's completions, the first is looked at)."""
+        if batch.frame_index is None:
+            return
+        group = max(1, len(output.present) // len(batch))
+        for row, first in enumerate(batch.frame_index.tolist()):
+            pair = [row * group, first * group]
+            if batch.questions[row] != batch.questions[first] and bool(output.present[pair, 0].all()):
+                heatmaps = output.heatmap_logits[pair, 0].float()
+                self.compared += 1
+                self.alike += int(bool((heatmaps[0] - heatmaps[1]).abs().amax() < _FLAT))
 
 
 def _flat(logits: Tensor, present: Tensor) -> Tensor:
