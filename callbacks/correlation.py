@@ -46,6 +46,7 @@ class ExampleCorrelation(Callback):
     name = "correlation"
     title = ""
     columns = ("x", "y")
+    comparable = False
 
     def __init__(self, *, max_points: int = 20_000, folder: str = "correlation") -> None:
         if max_points < 3:
@@ -111,6 +112,7 @@ class ExampleCorrelation(Callback):
             x=[point.x for point in points],
             y=[point.y for point in points],
             facts={"stage": stage, "step": trainer.global_step, **counts},
+            diagonal=self.comparable,
         )
         fit = found.fit()
         if math.isfinite(fit.r):
@@ -206,6 +208,7 @@ class HeatmapMaskCorrelation(ExampleCorrelation):
     name = "heatmap_mask"
     title = "Heatmap and mask"
     columns = ("heatmap_iou", "mask_iou")
+    comparable = True
 
     def __init__(self, *, max_points: int = 20_000, folder: str = "correlation") -> None:
         super().__init__(max_points=max_points, folder=folder)

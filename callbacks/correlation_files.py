@@ -37,7 +37,8 @@ class Correlation:
         x: n values.
         y: n values.
         facts: what else is to be told (numbers seen and left out).
-        unit_square: both scores lie in [0, 1] and can be compared, so that the line y = x says something.
+        unit_square: both scores lie in [0, 1].
+        diagonal: they can be compared, so that the line y = x says something.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Correlation:
     y: Sequence[float]
     facts: dict[str, Any] = field(default_factory=dict)
     unit_square: bool = True
+    diagonal: bool = False
 
     def fit(self) -> LineFit:
         """The line through the points."""
@@ -64,7 +66,7 @@ def draw(correlation: Correlation) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.scatter(x, y, s=14, c=_POINT, alpha=max(0.12, min(0.6, 60 / max(len(x), 1))), linewidths=0, zorder=2)
-    if correlation.unit_square:
+    if correlation.diagonal:
         axes.plot((0, 1), (0, 1), color=_DIAGONAL, linewidth=1, linestyle=":", zorder=1, label="y = x")
     if fit.determined:
         at = np.linspace(x.min(), x.max(), 100)

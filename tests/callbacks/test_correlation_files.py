@@ -55,13 +55,13 @@ def test_the_picture_shows_points_line_and_band(tmp_path: Path) -> None:
     """The band lies about the line, orange on white; the diagonal is there for comparable scores only."""
     pixels = write(example(), tmp_path)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "val-step-000003.png")), pixels)
-    (axes,) = draw(example()).axes
+    (axes,) = draw(example(diagonal=True)).axes
     labels = axes.get_legend_handles_labels()[1]
     assert labels == ["y = x", "least squares, 95 % band"]
     (points,) = [found for found in axes.collections if len(found.get_offsets()) == 30]
     assert np.allclose(np.asarray(points.get_offsets())[:, 0], example().x)
     assert "R = 0.9" in axes.get_title()
-    (other,) = draw(example(unit_square=False)).axes
+    (other,) = draw(example()).axes
     assert other.get_legend_handles_labels()[1] == ["least squares, 95 % band"]
 
 
