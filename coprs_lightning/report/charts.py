@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from coprs_lightning.report.html import esc
 from coprs_lightning.report.style import SERIES
@@ -132,6 +133,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
+def labels(values: Sequence[float]) -> list[str]:
+    """Ticks with as many digits as tell them apart."""
+    steps = [abs(b - a) for a, b in pairwise(values) if b != a]
+    if not steps or min(steps) < 1e-5 or max(map(abs, values)) >= 1e6:
+        return [f"{value:g}" for value in values]
+    digits = max(0, -math.floor(math.log10(min(steps)) + 1e-9))
+    return [f"{value:,.{digits}f}" for value in values]
+
+
 def short(value: float) -> str:
     """A number in few characters."""
     if value == 0 or 0.001 <= abs(value) < 100_000:
@@ -148,13 +158,13 @@ def _axes(
     size: tuple[int, int] = (_WIDTH, _HEIGHT),
 ) -> str:
     parts = []
-    for y in y_ticks:
+    for y, text in zip(y_ticks, labels(y_ticks), strict=True):
         left, right = place(x_range[0], y), place(x_range[1], y)
         parts.append(f'<path d="M{left[0]:.1f} {left[1]:.1f}H{right[0]:.1f}" class="axis"/>')
-        parts.append(f'<text x="{left[0] - 6:.1f}" y="{left[1] + 4:.1f}" text-anchor="end">{short(y)}</text>')
+        parts.append(f'<text x="{left[0] - 6:.1f}" y="{left[1] + 4:.1f}" text-anchor="end">{text}</text>')
     floor = place(x_range[0], min(y_ticks, default=0.0))[1]
-    for x in x_ticks:
-        parts.append(f'<text x="{place(x, 0)[0]:.1f}" y="{floor + 15:.1f}" text-anchor="middle">{short(x)}</text>')
+    for x, text in zip(x_ticks, labels(x_ticks), strict=True):
+        parts.append(f'<text x="{place(x, 0)[0]:.1f}" y="{floor + 15:.1f}" text-anchor="middle">{text}</text>')
     parts.append(f'<text x="{size[0] - _RIGHT}" y="{size[1] - 4}" text-anchor="end">{esc(x_name)}</text>')
     return "".join(parts)
 

@@ -8,7 +8,7 @@ import coprs_lightning
 from coprs_lightning.report.example_lines import read_examples
 from coprs_lightning.report.html import esc
 from coprs_lightning.report.run_files import EVALUATION, RunFiles
-from coprs_lightning.report.section_correlation import correlations
+from coprs_lightning.report.section_correlation import correlations, headline
 from coprs_lightning.report.section_curves import curves
 from coprs_lightning.report.section_examples import panels
 from coprs_lightning.report.section_failures import failures
@@ -52,7 +52,7 @@ def render(run: RunFiles) -> str:
         f'<title>{esc(name)} – run report</title><link rel="icon" href="data:,"><style>{CSS}</style></head><body>'
         f'<header><h1>{esc(name)}</h1><p class="soft">Report of a run: {esc(run.folder)}</p></header>'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
-        f"<main>{tiles(run)}{body}</main>"
+        f"<main>{tiles(run, headline(examples))}{body}</main>"
         f"<footer>Made by <code>coprs report</code>, coprs_lightning {esc(coprs_lightning.__version__)}.</footer>"
         "</body></html>\n"
     )

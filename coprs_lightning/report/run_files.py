@@ -63,14 +63,14 @@ def read_run(folder: Path) -> RunFiles:
     records = [(log, record) for log in logs if (record := read_json(log / "provenance.json"))]
     fits = [record for _, record in records if record.get("stage") == "fit"]
     stages = {log: record.get("stage") for log, record in records}
-    smoke = [looks for log in logs if (looks := (read_json(log / "smoke.json") or {}).get("looks"))]
+    smoke = [looks for log in logs if (looks := as_list(as_dict(read_json(log / "smoke.json")).get("looks")))]
     configs = sorted(folder.glob("config*.yaml"), key=lambda path: (_version(path), path.name))
     configs = [path for path in configs if re.fullmatch(r"config(-\d+)?\.yaml", path.name)]
     return RunFiles(
         folder=folder,
         config=configs[-1].read_text(encoding="utf-8", errors="replace") if configs else "",
         config_name=configs[-1].name if configs else "",
-        curves=_joined([read_curves(log) for log in logs if stages.get(log, "fit") == "fit"]),
+        curves=_joined([read_curves(log) for log in logs if (stages.get(log) or "fit") == "fit"]),
         provenance=(fits or [record for _, record in records] or [{}])[-1],
         results={path.name: found for path in sorted(folder.glob("results*.json")) if (found := read_json(path))},
         evaluation=read_json(folder / EVALUATION / "results.json"),
@@ -141,6 +141,16 @@ def read_table(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV file."""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         yield from csv.DictReader(file)
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """A JSON object, an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """A JSON list, an empty one in place of anything else."""
+    return value if isinstance(value, list) else []
 
 
 def as_number(value: object) -> float | None:

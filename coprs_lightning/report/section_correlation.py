@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from callbacks.correlation_fit import band, fit_line
 from callbacks.correlation_points import KeyedSample, Point
 from coprs_lightning.report.charts import scatter
 from coprs_lightning.report.example_lines import ExampleLine
-from coprs_lightning.report.html import esc, note
+from coprs_lightning.report.html import esc, note, number
 from coprs_lightning.report.run_files import RunFiles, as_number, read_table
 
 _DRAWN = 1500
@@ -49,12 +50,26 @@ def correlations(run: RunFiles, examples: Sequence[ExampleLine]) -> str:
     return f'{remark}<div class="grid">{"".join(drawn)}</div>'
 
 
+def headline(examples: Sequence[ExampleLine]) -> list[tuple[str, str]]:
+    """R of heatmap and mask in the last split (the test split, where there is one), as a tile."""
+    if not examples:
+        return []
+    split = examples[-1].split
+    points = _looked([one for one in examples if one.split == split])
+    fit = fit_line([point.x for point in points], [point.y for point in points])
+    name = f"R of heatmap and mask, {split} (n = {fit.n:,})"
+    return [(name, number(fit.r, 2))] if math.isfinite(fit.r) else []
+
+
+def _looked(chosen: Sequence[ExampleLine]) -> list[Point]:
+    looked = [one for one in chosen if one.heatmap_iou is not None and one.present and not one.no_target]
+    return [Point(one.key, float(one.heatmap_iou or 0.0), one.iou, one.kind) for one in looked]
+
+
 def _of_split(split: str, examples: Sequence[ExampleLine]) -> list[_Plot]:
     chosen = [one for one in examples if one.split == split]
-    looked = [one for one in chosen if one.heatmap_iou is not None and one.present and not one.no_target]
     thought = [one for one in chosen if one.thought_score is not None]
-    heat = [Point(one.key, float(one.heatmap_iou or 0.0), one.iou, one.kind) for one in looked]
-    plots = [_Plot(f"{split}: heatmap and mask", ("heatmap IoU", "mask IoU"), heat)]
+    plots = [_Plot(f"{split}: heatmap and mask", ("heatmap IoU", "mask IoU"), _looked(chosen))]
     if thought:
         score = [Point(one.key, float(one.thought_score or 0.0), one.iou, one.kind) for one in thought]
         right = sum(point.x == 1 for point in score)
@@ -76,10 +91,10 @@ def _of_file(path: Path) -> _Plot | None:
     if len(names) < 2:
         return None
     points = []
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         x, y = as_number(row[names[0]]), as_number(row[names[1]])
         if x is not None and y is not None:
-            points.append(Point(str(row.get("key") or number), x, y, str(row.get("kind") or "")))
+            points.append(Point(str(row.get("key") or index), x, y, str(row.get("kind") or "")))
     title, axes = path.stem.replace("_", " "), (names[0].replace("_", " "), names[1].replace("_", " "))
     return _Plot(title, axes, points, diagonal="thought" not in names[0])
 

@@ -47,7 +47,7 @@ def _groups(left: Curves) -> Iterable[tuple[str, Curves]]:
     """Values of one stage and topic together: ``train/reward/…``, ``lr/…``, ``val/precision@…``."""
     found: dict[str, Curves] = {}
     for name, curve in left.items():
-        topic = name.rpartition("/")[0] or name
+        topic = "lr" if name.startswith("lr/") else name.rpartition("/")[0] or name
         if "@" in name:
             topic = name.partition("@")[0]
         found.setdefault(topic, {})[name] = curve

@@ -80,7 +80,7 @@ def _panel(path: Path, key: str, line: ExampleLine | None) -> str:
         if line.iou < FAILED:
             rows.append(("failed", f'<span class="bad">{esc(reason(line))}</span>'))
     facts = "".join(f"<dt>{esc(name)}</dt><dd>{value}</dd>" for name, value in rows)
-    image = f'<div class="scroll" tabindex="0"><img src="{picture}" alt="{esc(words)}" decoding="async"></div>'
+    image = f'<div class="scroll" tabindex="0"><img src="{picture}" alt="{esc(words)}"></div>'
     return f'<article class="panel">{image}<dl>{facts}</dl></article>'
 
 

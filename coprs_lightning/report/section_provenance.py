@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coprs_lightning.report.html import block, code, details, esc, note, number, table
-from coprs_lightning.report.run_files import RunFiles
+from coprs_lightning.report.run_files import RunFiles, as_dict, as_list
 
 
 def provenance(run: RunFiles) -> str:
@@ -41,7 +41,7 @@ def config(run: RunFiles) -> str:
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:
-    return list(value.items()) if isinstance(value, dict) else []
+    return list(as_dict(value).items())
 
 
 def _revision(git: Any) -> str:
@@ -60,7 +60,7 @@ def _data(data: Any) -> str:
             code(str(one.get("sha256") or "–")[:16]),
         ]
         for split, listed in _items(data)
-        for one in (listed if isinstance(listed, list) else [])
+        for one in as_list(listed)
         if isinstance(one, dict)
     ]
     return (
@@ -78,14 +78,12 @@ def _parameters(parameters: Any) -> str:
 
 
 def _evaluation(evaluation: dict[str, Any]) -> str:
-    made = evaluation.get("provenance") if isinstance(evaluation.get("provenance"), dict) else {}
-    machine = evaluation.get("machine") if isinstance(evaluation.get("machine"), dict) else {}
-    checkpoint = evaluation.get("checkpoint") if isinstance(evaluation.get("checkpoint"), dict) else {}
+    made, checkpoint = as_dict(evaluation.get("provenance")), as_dict(evaluation.get("checkpoint"))
     facts = [
-        ("checkpoint", code(checkpoint.get("file", "–"))),  # type: ignore[union-attr]
-        ("sha256", code(checkpoint.get("sha256", "–"))),  # type: ignore[union-attr]
-        ("revision", _revision((made or {}).get("git"))),
-        *((name, esc(value)) for name, value in _items(machine)),
+        ("checkpoint", code(checkpoint.get("file", "–"))),
+        ("sha256", code(checkpoint.get("sha256", "–"))),
+        ("revision", _revision(made.get("git"))),
+        *((name, esc(value)) for name, value in _items(evaluation.get("machine"))),
         *((name, esc(value)) for name, value in _items(evaluation.get("settings")) if value is not None),
     ]
     return details(

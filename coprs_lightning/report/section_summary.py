@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from coprs_lightning.report.html import code, details, esc, note, number, percent, table
-from coprs_lightning.report.run_files import RunFiles, as_number
+from coprs_lightning.report.run_files import RunFiles, as_dict, as_list, as_number
 
 _SCORES = {
     "giou": "gIoU",
@@ -22,11 +23,16 @@ _SCORES = {
 }
 
 
-def tiles(run: RunFiles) -> str:
-    """The few numbers that everybody asks for first."""
-    facts = [*_headline(run)]
+def tiles(run: RunFiles, further: Sequence[tuple[str, str]] = ()) -> str:
+    """The few numbers that everybody asks for first.
+
+    Args:
+        run: the run.
+        further: more of them, names and values as HTML, after the scores.
+    """
+    facts = [*_headline(run), *further]
     record = run.provenance
-    parameters = record.get("parameters", {}).get("total", {}) if isinstance(record.get("parameters"), dict) else {}
+    parameters = as_dict(as_dict(record.get("parameters")).get("total"))
     fit = run.results.get("results.json", {})
     seconds = as_number(fit.get("fit_seconds"))
     for name, value in (
@@ -46,7 +52,7 @@ def _headline(run: RunFiles) -> list[tuple[str, str]]:
     for split in reversed(_splits(run)):
         units = split["units"]
         unit = "target" if "target" in units else next(iter(units), "")
-        scores = units.get(unit, {}).get("scores", {})
+        scores = as_dict(as_dict(units.get(unit)).get("scores"))
         if "giou" in scores:
             name = str(split.get("name", ""))
             shown = ("giou", "ciou", "heatmap_giou")
@@ -68,12 +74,8 @@ def _stage(results: dict[str, Any]) -> str:
 
 
 def _splits(run: RunFiles) -> list[dict[str, Any]]:
-    found = (run.evaluation or {}).get("splits")
-    return (
-        [one for one in found if isinstance(one, dict) and isinstance(one.get("units"), dict)]
-        if isinstance(found, list)
-        else []
-    )
+    found = as_dict(run.evaluation).get("splits")
+    return [one for one in as_list(found) if isinstance(one, dict) and isinstance(one.get("units"), dict)]
 
 
 def _value(score: Any) -> Any:
@@ -99,20 +101,22 @@ def benchmark(run: RunFiles) -> str:
 
 
 def _evaluated(splits: list[dict[str, Any]]) -> str:
-    there = {name for split in splits for unit in split["units"].values() for name in unit.get("scores", {})}
+    there = {
+        name for split in splits for unit in split["units"].values() for name in as_dict(as_dict(unit).get("scores"))
+    }
     shown = {name: title for name, title in _SCORES.items() if name in there}
     rows = []
     for split in splits:
         for unit, result in _different(split["units"]).items():
             cells = []
             for name in shown:
-                score = result.get("scores", {}).get(name)
+                score = as_dict(as_dict(result).get("scores")).get(name)
                 cell = percent(_value(score))
                 if isinstance(score, dict) and as_number(score.get("low")) is not None:
-                    cell += f' <span class="soft">[{percent(score["low"])}, {percent(score["high"])}]</span>'
+                    cell += f'<br><span class="soft">[{percent(score["low"])}, {percent(score["high"])}]</span>'
                 cells.append(cell)
             differs = ' <span class="bad" title="another number of examples than the published split">≠</span>'
-            n = number(result.get("n")) + (differs if result.get("differs") else "")
+            n = number(as_dict(result).get("n")) + (differs if as_dict(result).get("differs") else "")
             rows.append([esc(split.get("name", "")), esc(unit), n, *cells])
     head = ["split", "unit", "n", *shown.values()]
     return "<p class='soft'>Percent, with 95 % bootstrap intervals.</p>" + table(head, rows, numeric_from=2)
@@ -121,16 +125,17 @@ def _evaluated(splits: list[dict[str, Any]]) -> str:
 def _different(units: dict[str, Any]) -> dict[str, Any]:
     """Units that are told in lines of their own: where every target has one expression, both are the same."""
     names = list(units)
-    first = units[names[0]] if names else {}
-    if len(names) == 2 and all(first.get(key) == units[names[1]].get(key) for key in ("n", "scores")):
-        return {f"{names[0]} = {names[1]}": first}
+    if len(names) == 2:
+        first, second = (as_dict(units[name]) for name in names)
+        if all(first.get(key) == second.get(key) for key in ("n", "scores")):
+            return {" = ".join(names): first}
     return units
 
 
 def _published(splits: list[dict[str, Any]]) -> str:
     rows = []
     for split in splits:
-        for one in split.get("published") or []:
+        for one in as_list(split.get("published")):
             if isinstance(one, dict):
                 metric = str(one.get("metric", ""))
                 rows.append(
@@ -150,8 +155,8 @@ def _published(splits: list[dict[str, Any]]) -> str:
 
 
 def _how(evaluation: dict[str, Any]) -> str:
-    checkpoint, settings = evaluation.get("checkpoint"), evaluation.get("settings")
-    if not isinstance(checkpoint, dict) or not isinstance(settings, dict):
+    checkpoint, settings = as_dict(evaluation.get("checkpoint")), as_dict(evaluation.get("settings"))
+    if not checkpoint:
         return ""
     digest = code(str(checkpoint.get("sha256", "?"))[:16])
     return (
@@ -183,7 +188,7 @@ def smoke(run: RunFiles) -> str:
     parts = []
     for look in run.smoke:
         where = f"{look.get('where', '?')}, step {look.get('step', '?')}"
-        found = [one for one in look.get("findings") or [] if isinstance(one, dict)]
+        found = [one for one in as_list(look.get("findings")) if isinstance(one, dict)]
         if not found:
             parts.append(f'<p><span class="good">✓</span> {esc(where)}: nothing conspicuous.</p>')
         for one in found:

@@ -44,7 +44,8 @@ svg text{fill:var(--soft)}svg .name{fill:var(--ink);font-weight:600}
 .legend{display:flex;flex-wrap:wrap;gap:.1rem .9rem;list-style:none;margin:.2rem 0;padding:0}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}
 .scroll{overflow-x:auto;margin:.5rem 0}
-table{border-collapse:collapse;font-size:.92rem;min-width:60%}
+table{border-collapse:collapse;font-size:.92rem;min-width:min(60%,28rem)}
+@media (max-width:600px){table{min-width:26rem}}
 th,td{text-align:left;padding:.32rem .7rem .32rem 0;border-bottom:1px solid var(--rule);vertical-align:top;
  overflow-wrap:break-word}
 td details{margin:0}
