@@ -119,11 +119,10 @@ class ExampleCorrelation(Callback):
             # all processes hold the same value: its maximum is exact, its mean might not be
             dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
             value = torch.tensor(fit.r, device=pl_module.device, dtype=dtype)
-            pl_module.log(
-                f"{stage}/{self.name}_r", value, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max"
-            )
+            logged = {f"{stage}/{self.name}_r": value}
+            pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max")
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            publish(found, self._root, trainer, f"{stage}/{self.name}")
+            publish(found, self._root, trainer, stage, self.name)
         return fit
 
     def _prefix(self) -> str:
@@ -290,7 +289,7 @@ class HeatmapMaskCorrelation(ExampleCorrelation):
             },
             unit_square=False,
         )
-        publish(found, self._root, trainer, "train/heatmap_mask")
+        publish(found, self._root, trainer, "train", self.name)
 
 
 def _weighted_losses(logs: dict[str, Tensor], batch: SegmentationBatch) -> Tensor:

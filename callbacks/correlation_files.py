@@ -105,15 +105,25 @@ def write(correlation: Correlation, folder: Path) -> np.ndarray:
     return pixels
 
 
-def publish(correlation: Correlation, folder: Path, trainer: pl.Trainer, tag: str) -> None:
-    """Write the files and give the picture to loggers that take pictures; a failure costs a warning, never the run."""
+def publish(correlation: Correlation, folder: Path, trainer: pl.Trainer, stage: str, name: str) -> None:
+    """Write the files and give the picture to loggers that take pictures; a failure costs a warning, never the run.
+
+    Args:
+        correlation: what is told.
+        folder: of the files.
+        trainer: its loggers get the picture as ``<stage>/correlation/<name>``.
+        stage: ``train``, ``val`` or ``test``.
+        name: of the correlation.
+    """
     try:
         pixels = write(correlation, folder)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image(
+                    f"{stage}/correlation/{name}", pixels, trainer.global_step, dataformats="HWC"
+                )
             elif callable(log_image := getattr(logger, "log_image", None)):  # Weights & Biases, and others like it
-                log_image(key=tag, images=[pixels], step=trainer.global_step)
+                log_image(key=f"{stage}/correlation/{name}", images=[pixels], step=trainer.global_step)
     except Exception as error:
         rank_zero_warn(
             f"the correlation {correlation.name} could not be written ({type(error).__name__}: {error}); "

@@ -71,7 +71,7 @@ class SmokeCheck(Callback):
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Watch the sanity batches."""
-        self._knows = _knows(trainer, pl_module)
+        self._knows = self._expects(trainer, pl_module)
         self._begin(trainer, pl_module)
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,11 +82,15 @@ class SmokeCheck(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Without a sanity check, watch the first training batches."""
         model = getattr(pl_module, "model", None)
-        self._knows = _knows(trainer, pl_module)
+        self._knows = self._expects(trainer, pl_module)
         if not self._started and trainer.is_global_zero and isinstance(model, nn.Module):
             self._begin(trainer, pl_module)
             self._watching = "training"
             self._handles.append(model.register_forward_hook(self._on_forward))
+
+    def _expects(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Whether training starts from weights that should be able to answer: resumed ones, or another run's."""
+        return trainer.global_step >= self.trained_after or bool(getattr(pl_module, "init_from", None))
 
     def _on_forward(self, model: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         known = given and isinstance(given[0], SegmentationBatch) and isinstance(output, SegmentationOutput)
@@ -266,11 +270,6 @@ def message(found: list[Finding], signs: Signs, where: str, step: int) -> str:
         f"smoke check of the {where} ({signs.examples} examples, step {step}): {first.evidence}. Cause that fits: "
         f"{first.name}. {first.remedy}{f' Also seen: {besides}.' if besides else ''} The run goes on."
     )
-
-
-def _knows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-    """Whether training starts from weights that were trained for this task."""
-    return trainer.global_step > 0 or trainer.ckpt_path is not None or bool(getattr(pl_module, "init_from", None))
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from callbacks.correlation import HeatmapMaskCorrelation
+from callbacks.correlation_thoughts import ThoughtMaskCorrelation
 from callbacks.iou import IoUMetrics
 from coprs_lightning.losses.segmentation import SegmentationWeights
 from coprs_lightning.rl.rewards import WeightedSumReward
@@ -106,6 +108,8 @@ def diagnostics() -> set[str]:
 def in_code() -> set[str]:
     keys = {f"train/{key}" for key in objective_keys()} | diagnostics()
     keys |= {f"{stage}/{key}" for stage in ("val", "test") for key in evaluation_keys()}
+    correlations = (HeatmapMaskCorrelation.name, ThoughtMaskCorrelation.name)
+    keys |= {f"{stage}/{name}_r" for stage in ("val", "test") for name in correlations}
     for _, call in calls("add_text", "add_image", "add_figure"):
         tag = text(call.args[0])
         assert tag is not None
@@ -135,6 +139,7 @@ def test_only_known_places_log() -> None:
         ("coprs_lightning/module.py", "self.log"),
         ("coprs_lightning/module.py", "self.log_dict"),
         ("callbacks/iou.py", "pl_module.log_dict"),
+        ("callbacks/correlation.py", "pl_module.log_dict"),
     }
 
 

@@ -83,12 +83,12 @@ class ImageLogger(CSVLogger):
 def test_loggers_that_take_pictures_get_it(tmp_path: Path) -> None:
     board, other = TensorBoardLogger(tmp_path, name="tb"), ImageLogger(tmp_path, name="csv")
     run = trainer(tmp_path, logger=[board, other, CSVLogger(tmp_path, name="plain")])
-    publish(example(), tmp_path / "out", run, "val/heatmap_mask")
+    publish(example(), tmp_path / "out", run, "val", "heatmap_mask")
     board.finalize("success")
     events = EventAccumulator(board.log_dir)
     events.Reload()
-    assert events.Tags()["images"] == ["val/heatmap_mask"]
-    ((picture,), step) = other.images["val/heatmap_mask"]
+    assert events.Tags()["images"] == ["val/correlation/heatmap_mask"]
+    ((picture,), step) = other.images["val/correlation/heatmap_mask"]
     assert picture.ndim == 3
     assert step == 0
 
@@ -96,4 +96,4 @@ def test_loggers_that_take_pictures_get_it(tmp_path: Path) -> None:
 def test_a_failure_costs_a_warning(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where the folder should be")
     with pytest.warns(UserWarning, match=r"correlation val-step-000003 could not be written .*the run goes on"):
-        publish(example(), tmp_path / "out", trainer(tmp_path), "val/heatmap_mask")
+        publish(example(), tmp_path / "out", trainer(tmp_path), "val", "heatmap_mask")
