@@ -85,16 +85,18 @@ def scatter(
         diagonal: draw y = x.
     """
     width, height = 420, 390
-    xs, ys = [p[0] for p in points], [p[1] for p in points]
-    x_low, x_high = (0.0, 1.0) if unit_square else _wide(min(xs), max(xs))
-    y_low, y_high = (0.0, 1.0) if unit_square else _wide(min(ys), max(ys))
+    x_ticks = y_ticks = ticks(0.0, 1.0)
+    if not unit_square:
+        drawn = ([], [], [], []) if line is None else line
+        xs, ys = [p[0] for p in points], [*(p[1] for p in points), *drawn[2], *drawn[3]]
+        x_ticks, y_ticks = ticks(*_wide(min(xs), max(xs))), ticks(*_wide(min(ys), max(ys)))
+    (x_low, x_high), (y_low, y_high) = (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / (x_high - x_low)
         up = (y - y_low) / (y_high - y_low)
         return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - 6 - up * (height - _TOP - _BOTTOM - 6)
 
-    x_ticks, y_ticks = (_inside(ticks(*ends), *ends) for ends in ((x_low, x_high), (y_low, y_high)))
     parts = [_axes(place, (x_low, x_high), x_ticks, y_ticks, names[0], size=(width, height))]
     middle = (place(x_low, y_low)[1] + place(x_low, y_high)[1]) / 2
     turned = f'x="13" y="{middle:.0f}" transform="rotate(-90 13 {middle:.0f})" text-anchor="middle"'

@@ -14,7 +14,7 @@ from callbacks.correlation_points import KeyedSample, Point
 from coprs_lightning.report.charts import scatter
 from coprs_lightning.report.example_lines import ExampleLine
 from coprs_lightning.report.html import esc, note, number
-from coprs_lightning.report.run_files import RunFiles, as_number, read_table
+from coprs_lightning.report.run_files import RunFiles, as_dict, as_number, read_json, read_table
 
 _DRAWN = 1500
 """Points of a plot; the fit has all of them."""
@@ -82,7 +82,8 @@ def _of_split(split: str, examples: Sequence[ExampleLine]) -> list[_Plot]:
 def _newest_validation(run: RunFiles) -> list[Path]:
     found = run.newest("correlation/*-step-*.csv")
     newest = max((path.stem.rpartition("-")[2] for path in found), default="")
-    return [path for path in found if path.stem.endswith(f"-{newest}")]
+    chosen = [path for path in found if path.stem.endswith(f"-{newest}")]
+    return sorted(chosen, key=lambda path: ("thought" in path.stem, path.stem))
 
 
 def _of_file(path: Path) -> _Plot | None:
@@ -95,8 +96,9 @@ def _of_file(path: Path) -> _Plot | None:
         x, y = as_number(row[names[0]]), as_number(row[names[1]])
         if x is not None and y is not None:
             points.append(Point(str(row.get("key") or index), x, y, str(row.get("kind") or "")))
-    title, axes = path.stem.replace("_", " "), (names[0].replace("_", " "), names[1].replace("_", " "))
-    return _Plot(title, axes, points, diagonal="thought" not in names[0])
+    told = as_dict(read_json(path.with_suffix(".json"))).get("title")
+    x_name, y_name = (name.replace("_", " ").replace("iou", "IoU") for name in names)
+    return _Plot(str(told or path.stem), (x_name, y_name), points, diagonal="thought" not in names[0])
 
 
 def _of_training(run: RunFiles) -> _Plot | None:
