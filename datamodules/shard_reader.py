@@ -12,20 +12,22 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from coprs_lightning.structures import Example
+from datamodules.errors import ShardError
 from datamodules.record_json import record_from_json
 from datamodules.records import ImageRecord
 from datamodules.rle import instance_masks, union_masks
-from datamodules.shard_index import ShardError, Unit
+from datamodules.shard_file import FEATURES
+from datamodules.shard_index import Unit
 from datamodules.shard_writer import IMAGE_FORMATS, UNSUPPORTED_MODES
 
 Expression = Literal["first", "random"]
-FEATURES = "features.npy"
+_MAGIC_END = 262
 _MEMBERS = {"json", FEATURES, *IMAGE_FORMATS}
 
 
@@ -65,32 +67,64 @@ def read_samples(shard: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ShardError: the tar is damaged, compressed, or holds a member of a kind that no shard may hold.
     """
+    with shard.open("rb") as stream:
+        _check_magic(stream.read(_MAGIC_END), f"{shard}")
+        stream.seek(0)
+        yield from _samples(stream, str(shard), str(shard))
+
+
+def read_sample(content: bytes, url: str, start: int) -> dict[str, Any]:
+    """The one sample that a piece of a shard holds, see :func:`read_samples`.
+
+    Args:
+        content: the bytes of the sample's members with their headers.
+        url: the shard, for errors.
+        start: where the piece begins in the shard, for errors.
+
+    Raises:
+        ShardError: the piece is not exactly one sample, so that shard and index do not belong together.
+    """
+    where = f"{url} at byte {start}"
+    _check_magic(content[:_MAGIC_END], where)
+    found = list(_samples(io.BytesIO(content), url, where))
+    if len(found) != 1:
+        raise ShardError(
+            f"{where}: {len(found)} samples where the index says 1: shard and index do not belong together. "
+            "Convert the split again."
+        )
+    return found[0]
+
+
+def _check_magic(start: bytes, where: str) -> None:
+    if start[_MAGIC_END - 5 :] != b"ustar":  # tarfile would unpack gzip and the like, bombs included
+        raise ShardError(
+            f"{where} is no plain tar file: shards are never compressed, and the numbers of an index fit its own "
+            "shards only. Convert the split again."
+        )
+
+
+def _samples(stream: BinaryIO, url: str, where: str) -> Iterator[dict[str, Any]]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    with shard.open("rb") as stream:
-        if stream.read(262)[257:] != b"ustar":  # tarfile would unpack gzip and the like, bombs included
-            raise ShardError(f"{shard} is no plain tar file; shards are never compressed. Convert the split again.")
-        stream.seek(0)
-        members = tar_file_expander([{"url": str(shard), "stream": stream}])
-        samples = group_by_keys(members)
-        while True:
-            try:
-                sample = next(samples, None)
-            except Exception as error:  # tarfile raises many kinds, and webdataset re-raises them with other arguments
-                cause = str(error.args[0]).split(" @ ")[0] if error.args else ""
-                raise ShardError(
-                    f"{shard} cannot be read to its end: {type(error).__name__}: {cause}. The shard is truncated or "
-                    "damaged; copy or convert it again."
-                ) from error
-            if sample is None:
-                return
-            for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
-                raise ShardError(
-                    f"{shard}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
-                    f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
-                    "know where it comes from."
-                )
-            yield sample
+    samples = group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+    while True:
+        try:
+            sample = next(samples, None)
+        except Exception as error:  # tarfile raises many kinds, and webdataset re-raises them with other arguments
+            cause = str(error.args[0]).split(" @ ")[0] if error.args else ""
+            raise ShardError(
+                f"{where} cannot be read to its end: {type(error).__name__}: {cause}. The shard is truncated or "
+                "damaged; copy or convert it again."
+            ) from error
+        if sample is None:
+            return
+        for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
+            raise ShardError(
+                f"{url}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
+                f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
+                "know where it comes from."
+            )
+        yield sample
 
 
 def parse_record(sample: dict[str, Any]) -> ImageRecord:
