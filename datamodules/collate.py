@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from coprs_lightning.structures import Example, SegmentationBatch
 
@@ -57,10 +58,10 @@ class PackedBatch:
         ignores: list[Tensor | None] = []
         instances: list[Tensor | None] = []
         for index, ignored, count in zip(self.image_index, self.ignored, self.instance_counts, strict=True):
-            size = self.image_sizes[index]
-            masks.append(take(*size).view(torch.bool))
-            ignores.append(take(*size).view(torch.bool) if ignored else None)
-            instances.append(take(count, *size).view(torch.bool) if count else None)
+            height, width = self.image_sizes[index]
+            masks.append(take(width, height).view(torch.bool).t())
+            ignores.append(take(width, height).view(torch.bool).t() if ignored else None)
+            instances.append(take(count, height, width).view(torch.bool) if count else None)
         keys, questions, reasonings, kinds = self.texts
         shared = len(images) < len(keys)
         return SegmentationBatch(
@@ -101,9 +102,12 @@ class Packer:
         place = {identity: number for number, identity in enumerate(distinct)}
         parts = list(distinct.values())
         for example in examples:
-            parts.append(example.mask)
-            parts += [part for part in (example.ignore, example.instances) if part is not None]
-        pixels = torch.empty(sum(part.size for part in parts), dtype=torch.uint8)
+            parts.append(example.mask.T)  # masks come out of their run lengths column after column
+            if example.ignore is not None:
+                parts.append(example.ignore.T)
+            if example.instances is not None:
+                parts.append(example.instances)
+        pixels = _buffer(sum(part.size for part in parts))
         np.concatenate([part.reshape(-1).view(np.uint8) for part in parts], out=pixels.numpy())
         return PackedBatch(
             pixels=pixels,
@@ -136,6 +140,13 @@ class FrameCollator:
     def __call__(self, examples: Sequence[Example]) -> SegmentationBatch:
         """Collate at least one example, see :meth:`Packer.__call__`."""
         return self.pack(examples).unpack()
+
+
+def _buffer(size: int) -> Tensor:
+    """Bytes to fill; in a loader's worker they are in shared memory from the start, as torch's own collation does."""
+    if get_worker_info() is None:
+        return torch.empty(size, dtype=torch.uint8)
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
 
 
 def _stack_features(examples: Sequence[Example]) -> Tensor | None:

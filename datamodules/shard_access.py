@@ -9,6 +9,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from datamodules.errors import ShardError
@@ -95,7 +96,11 @@ class BadSamples:
         # split from epoch to epoch would stop in the end, or a rank that sees a part of it never
         self._share = num_images / world_size
         # in shared memory, so that the workers of a rank count together: 0 not looked at, 1 good, 2 bad
-        self._state = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
+        self._shared = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
+
+    @property
+    def _state(self) -> np.ndarray:
+        return self._shared.numpy()  # a view, a hundred times as fast to write to as the tensor
 
     @property
     def count(self) -> int:

@@ -18,7 +18,7 @@ class Trouble:
         refusals: for a path's end, how often it is still answered with 503.
         cuts: for a path's end, how often its content still breaks off halfway.
         spoils: for a path's end, how often it still comes with a changed byte.
-        asked: finished requests for each path.
+        asked: requests for each path that went well.
     """
 
     def __init__(self) -> None:
@@ -73,9 +73,9 @@ class _Handler(SimpleHTTPRequestHandler):
             return
         if self.trouble.take(self.trouble.spoils, self.path):
             body = bytes([body[0] ^ 1]) + body[1:]
-        self.wfile.write(body)
-        with self.trouble.lock:
+        with self.trouble.lock:  # before the answer, which lets the one who asked go on
             self.trouble.asked[self.path.rpartition("/")[2]] += 1
+        self.wfile.write(body)
 
 
 @contextmanager
