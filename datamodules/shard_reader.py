@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from coprs_lightning.structures import Example
 from datamodules.errors import ShardError
+from datamodules.jpeg import decode_rgb, read_header
 from datamodules.record_json import record_from_json
 from datamodules.records import ImageRecord
 from datamodules.rle import instance_masks, union_masks
 from datamodules.shard_file import FEATURES
 from datamodules.shard_index import Unit
 from datamodules.shard_writer import IMAGE_FORMATS, UNSUPPORTED_MODES
+from datamodules.tar_sample import plain_members
 
 Expression = Literal["first", "random"]
 _MAGIC_END = 262
@@ -86,6 +86,11 @@ def read_sample(content: bytes, url: str, start: int) -> dict[str, Any]:
     Raises:
         ShardError: the piece is not exactly one sample, so that shard and index do not belong together.
     """
+    if (members := plain_members(content)) is not None:
+        keys = {name.partition(".")[0] for name in members}
+        if len(keys) == 1 and "/" not in (key := keys.pop()):
+            sample = {name.partition(".")[2]: member for name, member in members.items()}
+            return _checked({"__key__": key, "__url__": url, **sample})
     where = f"{url} at byte {start}"
     _check_magic(content[:_MAGIC_END], where)
     found = list(_samples(io.BytesIO(content), url, where))
@@ -120,13 +125,17 @@ def _samples(stream: BinaryIO, url: str, where: str) -> Iterator[dict[str, Any]]
             ) from error
         if sample is None:
             return
-        for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
-            raise ShardError(
-                f"{url}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
-                f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
-                "know where it comes from."
-            )
-        yield sample
+        yield _checked(sample)
+
+
+def _checked(sample: dict[str, Any]) -> dict[str, Any]:
+    for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
+        raise ShardError(
+            f"{sample['__url__']}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
+            f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
+            "know where it comes from."
+        )
+    return sample
 
 
 def parse_record(sample: dict[str, Any]) -> ImageRecord:
@@ -155,6 +164,8 @@ def parse_image(sample: dict[str, Any], record: ImageRecord) -> np.ndarray:
     if len(found) != 1:
         raise BadSample(key, shard, f"needs one image member ({', '.join(IMAGE_FORMATS)}), has {len(found)}")
     try:
+        if found[0] == "jpg" and read_header(sample["jpg"]) == (record.height, record.width, 8, 3):
+            return decode_rgb(sample["jpg"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about EXIF and palettes; the size is limited by the record's check
             image = Image.open(io.BytesIO(sample[found[0]]), formats=[IMAGE_FORMATS[found[0]]])
@@ -164,21 +175,11 @@ def parse_image(sample: dict[str, Any], record: ImageRecord) -> np.ndarray:
                 raise BadSample(key, shard, reason)
             if image.mode in UNSUPPORTED_MODES:
                 raise BadSample(key, shard, f"image mode {image.mode} has more than 8 bits a channel")
-            if found[0] == "jpg" and image.mode == "RGB":
-                return _decode_jpeg(sample["jpg"])
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except BadSample:
         raise
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error …
         raise BadSample(key, shard, f"broken {found[0]} image: {error}") from error
-
-
-def _decode_jpeg(content: bytes) -> np.ndarray:
-    """The same pixels as PIL's, without the three copies that it takes to get them out of it."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return pixels.permute(1, 2, 0).numpy()
 
 
 def parse_features(sample: dict[str, Any]) -> np.ndarray | None:
