@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from coprs_lightning.structures import Example, SegmentationBatch
+from datamodules.buffers import PrivateBuffers, SharedBuffers
+
+Buffers = PrivateBuffers | SharedBuffers
 
 
 @dataclass
@@ -21,16 +24,18 @@ class PackedBatch:
     would run into the system's limit.
 
     Attributes:
-        pixels: all images, masks, ignored pixels and instances as bytes, one after the other.
-        image_sizes: (H, W) of every distinct image; its (H, W, 3) bytes come first.
+        pixels: features, images, masks, ignored pixels and instances as bytes, one after the other.
+        image_sizes: (H, W) of every distinct image.
         image_index: for every example, which of the images it asks about.
         ignored: for every example, whether it has pixels to ignore.
         instance_counts: for every example, the number of objects that are listed one by one; 0 where the mask is one
             object, or empty.
         single: every mask is one object.
-        features: see :class:`SegmentationBatch`.
+        feature_shape: (C, h, w) of every example's float16 feature map, or ``None``.
         texts: keys, questions, reasonings and kinds.
         image_size: see :class:`SegmentationBatch`.
+        worker: the loader's worker that made it.
+        slot: its buffer there, see :mod:`datamodules.buffers`.
     """
 
     pixels: Tensor
@@ -39,9 +44,11 @@ class PackedBatch:
     ignored: list[bool]
     instance_counts: list[int]
     single: bool
-    features: Tensor | None
+    feature_shape: tuple[int, ...] | None
     texts: tuple[list[str], list[str], list[str | None], list[str]]
     image_size: int
+    worker: int = 0
+    slot: int = -1
 
     def unpack(self) -> SegmentationBatch:
         """The batch; its tensors are views of :attr:`pixels`."""
@@ -53,6 +60,10 @@ class PackedBatch:
             place += count
             return self.pixels[place - count : place].view(shape)
 
+        maps = None
+        if self.feature_shape is not None:
+            channels, height, width = self.feature_shape
+            maps = take(len(self.image_index), channels, height, 2 * width).view(torch.float16)
         images = [take(height, width, 3).permute(2, 0, 1) for height, width in self.image_sizes]
         masks: list[Tensor] = []
         ignores: list[Tensor | None] = []
@@ -73,7 +84,7 @@ class PackedBatch:
             reasonings=reasonings,
             kinds=kinds,
             image_size=self.image_size,
-            features=self.features,
+            features=maps,
             frame_index=torch.tensor([self.image_index.index(i) for i in self.image_index]) if shared else None,
             original_instances=None if self.single else instances,
         )
@@ -91,32 +102,35 @@ class Packer:
             raise ValueError(f"image_size must be ≥ 1, got {image_size}.")
         self.image_size = image_size
 
-    def __call__(self, examples: Sequence[Example]) -> PackedBatch:
-        """Pack at least one example.
+    def __call__(self, examples: Sequence[Example], buffers: Buffers | None = None) -> PackedBatch:
+        """Pack at least one example, into memory of ``buffers``.
 
         Raises:
             ValueError: some examples have precomputed features and some have none, or their shapes differ.
         """
         # the reader shares an image's pixels between the questions about it
-        distinct = {id(example.image): example.image for example in examples}
+        distinct = {id(example.image): example for example in examples}
         place = {identity: number for number, identity in enumerate(distinct)}
-        parts = list(distinct.values())
+        feature_shape = _feature_shape(examples)
+        maps = [example.features for example in examples if example.features is not None]
+        parts = [*maps, *(example.image for example in distinct.values())]
         for example in examples:
             parts.append(example.mask.T)  # masks come out of their run lengths column after column
             if example.ignore is not None:
                 parts.append(example.ignore.T)
             if example.instances is not None:
                 parts.append(example.instances)
-        pixels = _buffer(sum(part.size for part in parts))
+        pixels, slot = (buffers or PrivateBuffers()).take(sum(part.nbytes for part in parts))
         np.concatenate([part.reshape(-1).view(np.uint8) for part in parts], out=pixels.numpy())
+        worker = get_worker_info()
         return PackedBatch(
             pixels=pixels,
-            image_sizes=[(image.shape[0], image.shape[1]) for image in distinct.values()],
+            image_sizes=[(example.image.shape[0], example.image.shape[1]) for example in distinct.values()],
             image_index=[place[id(example.image)] for example in examples],
             ignored=[example.ignore is not None for example in examples],
             instance_counts=[0 if example.instances is None else len(example.instances) for example in examples],
             single=all(example.instances is None and bool(example.mask.any()) for example in examples),
-            features=_stack_features(examples),
+            feature_shape=feature_shape,
             texts=(
                 [example.key for example in examples],
                 [example.question for example in examples],
@@ -124,6 +138,8 @@ class Packer:
                 [example.kind for example in examples],
             ),
             image_size=self.image_size,
+            worker=0 if worker is None else worker.id,
+            slot=slot,
         )
 
 
@@ -142,14 +158,7 @@ class FrameCollator:
         return self.pack(examples).unpack()
 
 
-def _buffer(size: int) -> Tensor:
-    """Bytes to fill; in a loader's worker they are in shared memory from the start, as torch's own collation does."""
-    if get_worker_info() is None:
-        return torch.empty(size, dtype=torch.uint8)
-    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
-
-
-def _stack_features(examples: Sequence[Example]) -> Tensor | None:
+def _feature_shape(examples: Sequence[Example]) -> tuple[int, ...] | None:
     given = [example.features for example in examples if example.features is not None]
     if not given:
         return None
@@ -160,4 +169,4 @@ def _stack_features(examples: Sequence[Example]) -> Tensor | None:
             f"{sorted({features.shape for features in given})}): read splits together only if all of them have "
             "features of the same backbone."
         )
-    return torch.from_numpy(np.stack(given))
+    return given[0].shape

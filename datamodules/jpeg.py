@@ -28,7 +28,7 @@ class JpegHeader(NamedTuple):
     components: int
 
 
-def read_header(content: bytes) -> JpegHeader | None:
+def read_header(content: bytes | memoryview) -> JpegHeader | None:
     """Find the frame's header among the segments; ``None`` where there is none to be found."""
     if content[:2] != b"\xff\xd8":
         return None
@@ -49,7 +49,7 @@ def read_header(content: bytes) -> JpegHeader | None:
     return None
 
 
-def decode_rgb(content: bytes) -> np.ndarray:
+def decode_rgb(content: bytes | memoryview) -> np.ndarray:
     """(H, W, 3) uint8; the same pixels as PIL's, without the three copies that it takes to get them out of it.
 
     Raises:

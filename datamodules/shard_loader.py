@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from coprs_lightning.structures import SegmentationBatch
+from datamodules.buffers import Lent
 from datamodules.collate import PackedBatch
 from datamodules.shard_stream import ShardStream
 
@@ -65,6 +66,7 @@ class ShardLoader:
         self._resume = (0, 0)
         self._done = (0, 0)
         self._on_resume = on_resume
+        self._lent = Lent(stream.busy)
         self._loader: DataLoader[PackedBatch] = DataLoader(
             stream,
             batch_size=None,  # the stream yields batches
@@ -92,12 +94,20 @@ class ShardLoader:
             done = 0
         self.stream.position[0], self.stream.position[1] = epoch, done
         steps = self.stream.sizes(done).sum(1).tolist() if self.stream.options.shuffle is not None else []
+        if not self._loader.persistent_workers:  # new workers have new buffers
+            self.stream.busy.zero_()
+            self._lent = Lent(self.stream.busy)
         batches = iter(self._loader)
         try:
             for step, batch in enumerate(batches):
+                self._lent.give_back()
+                self._lent.add(batch.pixels, batch.worker, batch.slot)
                 done += steps[step] if steps else 0
                 self._done = (epoch, self.stream.epoch_examples if step == len(steps) - 1 else done)
-                yield batch.unpack()
+                unpacked = batch.unpack()
+                del batch  # else it would keep its buffer until the next one is there
+                yield unpacked
+                del unpacked
         finally:
             # left to the garbage collector, workers are waited for 5 s each when an error's traceback holds them
             shutdown = getattr(batches, "_shutdown_workers", None)

@@ -30,6 +30,7 @@ from datamodules.tar_sample import plain_members
 
 Expression = Literal["first", "random"]
 _MAGIC_END = 262
+_NPY_HEADER = 1 << 17  # more than a header of version 1 can have
 _MEMBERS = {"json", FEATURES, *IMAGE_FORMATS}
 
 
@@ -86,7 +87,7 @@ def read_sample(content: bytes, url: str, start: int) -> dict[str, Any]:
     Raises:
         ShardError: the piece is not exactly one sample, so that shard and index do not belong together.
     """
-    if (members := plain_members(content)) is not None:
+    if (members := plain_members(memoryview(content))) is not None:
         keys = {name.partition(".")[0] for name in members}
         if len(keys) == 1 and "/" not in (key := keys.pop()):
             sample = {name.partition(".")[2]: member for name, member in members.items()}
@@ -148,7 +149,7 @@ def parse_record(sample: dict[str, Any]) -> ImageRecord:
     if "json" not in sample:
         raise BadSample(key, shard, "has no JSON member")
     try:
-        return record_from_json(key, json.loads(sample["json"]))
+        return record_from_json(key, json.loads(bytes(sample["json"])))
     except (ValueError, RecursionError) as error:
         raise BadSample(key, shard, f"bad JSON member: {error}") from error
 
@@ -190,7 +191,8 @@ def parse_features(sample: dict[str, Any]) -> np.ndarray | None:
     """
     if FEATURES not in sample:
         return None
-    file = io.BytesIO(sample[FEATURES])
+    content = sample[FEATURES]
+    file = io.BytesIO(content[:_NPY_HEADER])
     try:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
@@ -199,7 +201,7 @@ def parse_features(sample: dict[str, Any]) -> np.ndarray | None:
         if dtype != np.float16 or len(shape) != 3 or fortran:
             raise ValueError(f"{dtype} array of shape {shape}, expected float16 of shape (C, h, w)")
         # reshape checks the header's shape against the bytes that are there, so nothing is allocated on its word
-        return np.frombuffer(file.read(), dtype=dtype).reshape(shape)
+        return np.frombuffer(content, dtype=dtype, offset=file.tell()).reshape(shape)
     except (ValueError, SyntaxError, TypeError) as error:  # numpy's header parser raises all three
         raise BadSample(sample["__key__"], sample["__url__"], f"bad {FEATURES} member: {error}") from error
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from coprs_lightning.structures import Example
-from datamodules.collate import PackedBatch
+from datamodules.buffers import MAX_SLOTS, PrivateBuffers, SharedBuffers
+from datamodules.collate import Buffers, PackedBatch, Packer
 from datamodules.errors import ShardError
 from datamodules.locations import is_remote
 from datamodules.records import ImageRecord
@@ -101,7 +103,7 @@ class ShardStream(IterableDataset):  # type: ignore[type-arg]
         table: ExampleTable,
         options: StreamOptions,
         cache: ShardCache,
-        pack: Callable[[Sequence[Example]], PackedBatch],
+        pack: Packer,
     ) -> None:
         self.table = table
         self.options = options
@@ -109,6 +111,8 @@ class ShardStream(IterableDataset):  # type: ignore[type-arg]
         self.pack = pack
         # epoch and examples done; in shared memory, so that persistent workers see a new epoch
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self.busy = torch.zeros(max(1, options.num_workers), MAX_SLOTS, dtype=torch.uint8).share_memory_()
+        self._buffers: Buffers | None = None
         self.bad = BadSamples(
             len(table.sample_shard),
             table.num_images,
@@ -117,6 +121,9 @@ class ShardStream(IterableDataset):  # type: ignore[type-arg]
             max_fraction=options.max_bad_fraction,
             report=options.report,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_buffers": None}  # each process has its own
 
     @property
     def epoch_examples(self) -> int:
@@ -146,7 +153,9 @@ class ShardStream(IterableDataset):  # type: ignore[type-arg]
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         batches = self.batches(epoch, done)
-        reading = _Reading(self, epoch)
+        if self._buffers is None or isinstance(self._buffers, SharedBuffers) == (worker is None):
+            self._buffers = PrivateBuffers() if worker is None else SharedBuffers(self.busy[worker.id])
+        reading = _Reading(self, epoch, self._buffers)
         plan = _Plan(self, batches, first, step)
         try:
             yield from wds.DataPipeline(plan, reading.examples, reading.packed)
@@ -176,11 +185,12 @@ class _Plan:
 class _Reading:
     """One worker's way through one epoch."""
 
-    def __init__(self, stream: ShardStream, epoch: int) -> None:
+    def __init__(self, stream: ShardStream, epoch: int, buffers: Buffers) -> None:
         self.stream = stream
         self.options = stream.options
         self.table = stream.table
         self.epoch = epoch
+        self.buffers = buffers
         self.seed = f"{stream.options.seed}/{epoch}"
         self.reader = SampleReader(stream.table, stream.cache)
 
@@ -201,7 +211,8 @@ class _Reading:
 
     def packed(self, batches: Iterable[list[Example]]) -> Iterator[PackedBatch]:
         """Make a batch of each list."""
-        return map(self.stream.pack, batches)
+        for examples in batches:
+            yield self.stream.pack(examples, self.buffers)
 
     def _nothing_left(self) -> Example:
         raise ShardError(

@@ -13,19 +13,19 @@ _TYPE, _PREFIX = 156, 345
 _BLANK = sum(b" " * 8)
 
 
-def plain_members(content: bytes) -> dict[str, bytes] | None:
+def plain_members(content: memoryview) -> dict[str, memoryview] | None:
     """The files in a piece of a tar by name; ``None`` where the piece is not simply one plain file after the other."""
-    found: dict[str, bytes] = {}
+    found: dict[str, memoryview] = {}
     place = 0
     while place < len(content):
         header = content[place : place + _BLOCK]
-        if len(header) < _BLOCK or header[_MAGIC] != b"ustar" or header[_TYPE] not in b"0\0" or header[_PREFIX]:
+        if len(header) < _BLOCK or bytes(header[_MAGIC]) != b"ustar" or header[_TYPE] not in b"0\0" or header[_PREFIX]:
             return None
         size = _octal(header[_SIZE])
         if size is None or _octal(header[_CHECKSUM]) != sum(header) - sum(header[_CHECKSUM]) + _BLANK:
             return None
         try:
-            name = header[_NAME].rstrip(b"\0").decode("ascii")
+            name = bytes(header[_NAME]).rstrip(b"\0").decode("ascii")
         except UnicodeDecodeError:
             return None
         start = place + _BLOCK
@@ -36,6 +36,6 @@ def plain_members(content: bytes) -> dict[str, bytes] | None:
     return found
 
 
-def _octal(field: bytes) -> int | None:
-    digits = field.strip(b" \0")
+def _octal(field: memoryview) -> int | None:
+    digits = bytes(field).strip(b" \0")
     return int(digits, 8) if digits and all(digit in b"01234567" for digit in digits) else None

@@ -25,8 +25,8 @@ def tar(files=None, tar_format=tarfile.USTAR_FORMAT, **fields):
 
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_plain_files(tar_format):
-    assert plain_members(tar(tar_format=tar_format)) == FILES
-    assert plain_members(b"") == {}
+    assert plain_members(memoryview(tar(tar_format=tar_format))) == FILES
+    assert plain_members(memoryview(b"")) == {}
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_plain_files(tar_format):
     ],
 )
 def test_anything_else_is_left_to_the_general_reader(content):
-    assert plain_members(content) is None
+    assert plain_members(memoryview(content)) is None
