@@ -65,16 +65,27 @@ class ShardFile:
             extension: ``jpg``, ``png`` or ``webp``.
             features: an encoded feature map, see :func:`encode_features`.
         """
-        start = self._file.bytes
-        self._add(f"{record.key}.{extension}", image_bytes)
-        self._add(
-            f"{record.key}.json", json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
-        )
+        text = json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":"))
+        members = {extension: image_bytes, "json": text.encode()}
         if features is not None:
-            self._add(f"{record.key}.{FEATURES}", features)
+            members[FEATURES] = features
+        self.add_members(record.key, members, len(record.targets), sum(len(t.expressions) for t in record.targets))
+
+    def add_members(self, key: str, members: dict[str, bytes], targets: int, expressions: int) -> None:
+        """Append one sample as the bytes of its members.
+
+        Args:
+            key: name of the sample.
+            members: content of every member by its extension.
+            targets: number of targets in it.
+            expressions: number of expressions in it.
+        """
+        start = self._file.bytes
+        for extension, content in members.items():
+            self._add(f"{key}.{extension}", content)
         self._samples["bytes"].append(self._file.bytes - start)
-        self._samples["targets"].append(len(record.targets))
-        self._samples["expressions"].append(sum(len(target.expressions) for target in record.targets))
+        self._samples["targets"].append(targets)
+        self._samples["expressions"].append(expressions)
 
     def _add(self, name: str, content: bytes) -> None:
         member = tarfile.TarInfo(name)  # mtime 0, no owner: the same input gives the same bytes
