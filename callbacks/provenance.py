@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -192,17 +191,7 @@ def _machine(trainer: pl.Trainer) -> dict[str, Any]:
     }
 
 
-def _splits(trainer: pl.Trainer) -> dict[str, list[dict[str, Any]]]:
-    """Folder, name and checksum of every split, from a datamodule that tells its ``split_folders``."""
-    folders: dict[str, list[str | Path]] = getattr(getattr(trainer, "datamodule", None), "split_folders", {})
-    return {split: [_split(Path(folder)) for folder in listed] for split, listed in folders.items() if listed}
-
-
-def _split(folder: Path) -> dict[str, Any]:
-    try:
-        content = (folder / INDEX_NAME).read_bytes()
-        index = json.loads(content)
-    except (OSError, ValueError):  # the datamodule says what is wrong with it
-        return {"folder": str(folder), "name": None, "sha256": None}
-    name = index.get("name") if isinstance(index, dict) else None
-    return {"folder": str(folder), "name": name, "sha256": hashlib.sha256(content).hexdigest()}
+def _splits(trainer: pl.Trainer) -> dict[str, list[dict[str, str]]]:
+    """Folder, name and checksum of every split, from a datamodule that tells its ``split_records``."""
+    records: dict[str, list[dict[str, str]]] = getattr(getattr(trainer, "datamodule", None), "split_records", {})
+    return {split: listed for split, listed in records.items() if listed}

@@ -28,7 +28,7 @@ from coprs_lightning.cli_schema import Parameter, parameters
 from coprs_lightning.commands import CommandError, UsageError
 from coprs_lightning.importing import allowed_packages, import_class
 from coprs_lightning.module import CoprsModule
-from coprs_lightning.spec import class_path
+from coprs_lightning.spec import build, class_path
 from coprs_lightning.weightless import shapes_only
 
 LINKS = {
@@ -211,6 +211,14 @@ class _LookingCLI(CoprsCLI):
         """Nothing."""
 
 
+class _ParsingCLI(_LookingCLI):
+    """Checks the options of a command, and builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+        self.config_init = self.config
+
+
 def run(words: list[str]) -> CoprsCLI:
     """Run one of Lightning's commands.
 
@@ -234,6 +242,20 @@ def look(words: list[str]) -> CoprsCLI:
         UsageError: for a command line or config that cannot be understood.
     """
     return _cli(_LookingCLI, ["fit", *words])
+
+
+def parse_part(slot: str, words: list[str]) -> Any:
+    """Build one part of the model alone, with its weights.
+
+    Args:
+        slot: ``backbone``, ``policy`` …
+        words: options of `coprs fit`.
+
+    Raises:
+        UsageError: for a command line or config that cannot be understood.
+    """
+    model = _cli(_ParsingCLI, ["fit", *words]).config["fit"]["model"]
+    return build(model[slot].as_dict())
 
 
 def _cli(cls: type[CoprsCLI], words: list[str]) -> CoprsCLI:

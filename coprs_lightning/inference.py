@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coprs_lightning.geometry import restore, to_frame
+from coprs_lightning.geometry import restore
 from coprs_lightning.images import ImageLike, as_pixels
 from coprs_lightning.prompts import parse_completion
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
@@ -151,18 +151,15 @@ def _objects(output: SegmentationOutput, row: int, to_image: _ToImage) -> list[O
 
 def batch_from_images(images: Sequence[Tensor], questions: Sequence[str], frame: int) -> SegmentationBatch:
     """A batch for inference: images and questions, no ground truth."""
-    framed = [to_frame(image, frame) for image in images]
     return SegmentationBatch(
         keys=[str(i) for i in range(len(images))],
         images=list(images),
-        frames=torch.stack([f for f, _ in framed]),
-        valid_sizes=torch.tensor([v for _, v in framed]),
         questions=list(questions),
-        masks=torch.zeros(len(images), 1, frame, frame),
         original_masks=[torch.zeros(image.shape[-2:], dtype=torch.bool) for image in images],
         original_ignores=[None] * len(images),
         reasonings=[None] * len(images),
         kinds=[""] * len(images),
+        image_size=frame,
     )
 
 

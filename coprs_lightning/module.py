@@ -20,6 +20,7 @@ from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY
 from coprs_lightning.checkpoints.tensors import read_weights
 from coprs_lightning.checkpoints.weights import untied
 from coprs_lightning.decoders import MaskDecoder
+from coprs_lightning.features.checking import check_features
 from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import Objective, ObjectiveOutput, TrainingStep
@@ -224,8 +225,11 @@ class CoprsModule(Recorded, pl.LightningModule):
         """Before training, and before a checkpoint is resumed: let the objective see the initial weights.
 
         Raises:
-            ValueError: for accumulation of gradients together with several updates a batch.
+            ValueError: for features in the data that are not this backbone's (see
+                :func:`coprs_lightning.features.checking.check_features`), or for accumulation of gradients with several
+                updates a batch.
         """
+        check_features(self.model.backbone, getattr(getattr(self.trainer, "datamodule", None), "split_features", {}))
         if stage != "fit":
             return
         updates, accumulated = self.objective.updates_per_batch, self.trainer.accumulate_grad_batches

@@ -7,11 +7,15 @@ S frame size in pixels, C feature channels, (h, w) feature grid, (H, W) an image
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from coprs_lightning.geometry import to_frame, valid_size
 
 
 @dataclass
@@ -63,59 +67,101 @@ class _Movable:
 
 @dataclass
 class SegmentationBatch(_Movable):
-    """A collated batch.
+    """A collated batch: pixels and masks as they are in the source.
 
     A *frame* is the square that the backbone sees: the image resized so that its longer side is S, then padded with
-    zeros at the bottom and on the right (see :mod:`coprs_lightning.geometry`).
+    zeros at the bottom and on the right (see :mod:`coprs_lightning.geometry`). Frames, and the ground truth in their
+    geometry, are made at their first use on the device that the batch is on: resizing costs a loader's worker several
+    times what decoding does, and a GPU next to nothing; a training from precomputed features never asks for frames.
 
     Attributes:
         keys: B example keys.
-        images: B tensors (3, H_i, W_i) uint8, the original pixels (for the policy and for panels).
-        frames: (B, 3, S, S) uint8 RGB frames; the backbone normalises them itself.
-        valid_sizes: (B, 2) int64, height and width in pixels of the part of each frame that is image.
+        images: B tensors (3, H_i, W_i) uint8, the original pixels; questions about one image may share them.
         questions: B questions.
-        masks: (B, 1, S, S) float32 in [0, 1], the ground truth in frame geometry: resized antialiased and not
-            thresholded, so that its border is soft.
         original_masks: B tensors (H_i, W_i) bool, the ground truth at original resolution.
         original_ignores: B tensors (H_i, W_i) bool or ``None``.
         reasonings: B written chains of thought or ``None``.
         kinds: B kinds of question.
+        image_size: side S of the frames in pixels.
         features: (B, C, h, w) precomputed backbone features, or ``None``.
         frame_index: (B,) int64, for every example the first one of the batch with the same frame, so that features are
             computed once an image; ``None`` where every frame is its own.
-        instances: B tensors (n_i, S / 2, S / 2) float16 in [0, 1], the objects of every example in frame geometry, soft
-            like ``masks``; n_i is 0 where nothing fits. Half the frame's side is as fine as any mask that is predicted,
-            and an eighth of the memory. ``None`` where every mask of the batch is one object.
+        original_instances: B tensors (n_i, H_i, W_i) bool, the objects whose union is the mask, or ``None`` where the
+            mask is one object or empty; ``None`` where every mask of the batch is one object.
     """
 
     keys: list[str]
     images: list[Tensor]
-    frames: Tensor
-    valid_sizes: Tensor
     questions: list[str]
-    masks: Tensor
     original_masks: list[Tensor]
     original_ignores: list[Tensor | None]
     reasonings: list[str | None]
     kinds: list[str]
+    image_size: int
     features: Tensor | None = None
     frame_index: Tensor | None = None
-    instances: list[Tensor] | None = None
+    original_instances: list[Tensor | None] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    @cached_property
+    def frames(self) -> Tensor:
+        """(B, 3, S, S) uint8 RGB frames; the backbone normalises them itself."""
+        first = list(range(len(self))) if self.frame_index is None else self.frame_index.tolist()
+        made = {place: to_frame(self.images[place], self.image_size)[0] for place in set(first)}
+        return torch.stack([made[place] for place in first])
+
+    @cached_property
+    def valid_sizes(self) -> Tensor:
+        """(B, 2) int64, height and width in pixels of the part of each frame that is image."""
+        sizes = [valid_size(int(image.shape[-2]), int(image.shape[-1]), self.image_size) for image in self.images]
+        return torch.tensor(sizes, dtype=torch.int64, device=self.images[0].device)
+
+    @cached_property
+    def masks(self) -> Tensor:
+        """(B, 1, S, S) float32 in [0, 1], the ground truth in frame geometry.
+
+        It is resized antialiased and not thresholded, so that its border is soft.
+        """
+        soft = [to_frame(mask[None].float(), self.image_size)[0] for mask in self.original_masks]
+        return torch.stack(soft).clamp_(0, 1)
+
+    @cached_property
+    def instances(self) -> list[Tensor] | None:
+        """B tensors (n_i, S / 2, S / 2) float16 in [0, 1], the objects of every example in frame geometry.
+
+        They are soft like :attr:`masks`; n_i is 0 where nothing fits. Half the frame's side is as fine as any mask that
+        is predicted, and an eighth of the memory. ``None`` where every mask of the batch is one object.
+        """
+        if self.original_instances is None:
+            return None
+        half = max(1, self.image_size // 2)
+        found = []
+        for place, objects in enumerate(self.original_instances):
+            if objects is not None:
+                framed = to_frame(objects.float(), self.image_size)[0]
+            else:
+                framed = self.masks[place, : int(self.original_masks[place].any())]
+            smaller = framed.new_zeros(0, half, half)
+            if len(framed):
+                smaller = F.interpolate(framed[None], (half, half), mode="area")[0]
+            found.append(smaller.clamp(0, 1).half())
+        return found
+
     def part(self, start: int, stop: int) -> SegmentationBatch:
-        """The examples ``start`` … ``stop - 1`` as a batch."""
+        """The examples ``start`` … ``stop - 1`` as a batch; what was made already is not made again."""
         kept = slice(start, stop)
-        index = None
+        cut: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "image_size"}
+        cut = {name: None if value is None else value[kept] for name, value in cut.items()}
         if self.frame_index is not None:
             frames = self.frame_index[kept].tolist()
-            index = torch.tensor([frames.index(frame) for frame in frames], device=self.frame_index.device)
-        cut: dict[str, Any] = {
-            f.name: None if getattr(self, f.name) is None else getattr(self, f.name)[kept] for f in fields(self)
-        }
-        return SegmentationBatch(**{**cut, "frame_index": index})
+            cut["frame_index"] = torch.tensor([frames.index(frame) for frame in frames], device=self.frame_index.device)
+        part = SegmentationBatch(**cut, image_size=self.image_size)
+        for name in ("frames", "valid_sizes", "masks"):
+            if name in self.__dict__:
+                part.__dict__[name] = self.__dict__[name][kept]
+        return part
 
 
 @dataclass

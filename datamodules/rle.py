@@ -82,7 +82,7 @@ def mask_runs(rle: Any) -> np.ndarray:
 
 
 def decode_mask(rle: Any) -> np.ndarray:
-    """Expand a mask to (H, W) bool.
+    """Expand a mask to (H, W) bool, column after column in memory as the runs are.
 
     Raises:
         ValueError: for a bad size or malformed counts, naming the problem.
@@ -90,7 +90,7 @@ def decode_mask(rle: Any) -> np.ndarray:
     runs = mask_runs(rle)
     height, width = mask_size(rle)
     values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return np.repeat(values, runs).reshape(width, height).T
 
 
 def instance_masks(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
@@ -111,6 +111,8 @@ def instance_masks(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
             found[-1] |= mask
         elif mask.any():
             found.append(mask)
+    if len(found) == 1:  # nearly always: not copied
+        return found[0][None]
     return np.stack(found) if found else np.zeros((0, height, width), dtype=bool)
 
 

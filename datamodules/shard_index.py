@@ -1,25 +1,26 @@
-"""Reads a split's ``index.json`` and checks it against the shards that lie beside it."""
+"""Reads a split's ``index.json``, local or remote, and checks it against the shards that lie beside it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from datamodules.errors import ShardError as ShardError
+from datamodules.locations import is_remote, join, parent, read_small
 from datamodules.shard_writer import FORMAT_VERSION, INDEX_NAME
 
 Unit = Literal["target", "expression"]
 """What one example is: a target asked about once, or every expression by itself (both are benchmark conventions)."""
 
 _COUNTS = ("images", "targets", "expressions", "bytes")
+_SAMPLE_COUNTS = ("bytes", "targets", "expressions")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar")
-
-
-class ShardError(Exception):
-    """A shard or a split that cannot be used as it is: damaged, incomplete, or holding what no shard may hold."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,34 @@ class ShardEntry:
     """One shard of a split.
 
     Attributes:
-        path: the tar file.
+        url: the tar file, a path or a URL.
         images: samples in it.
         targets: targets in it.
         expressions: expressions in it.
         bytes: size of the file.
         sha256: checksum of the file, hexadecimal.
+        samples: (3, images) int64, of each sample in the tar's order its size in bytes, targets and expressions; a
+            sample begins where the one before it ends.
     """
 
-    path: Path
+    url: str
     images: int
     targets: int
     expressions: int
     bytes: int
     sha256: str
+    samples: np.ndarray = field(compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The tar file of a local split.
+
+        Raises:
+            ShardError: the split is remote.
+        """
+        if is_remote(self.url):
+            raise ShardError(f"{self.url} is no local file; copy the split to this machine for this.")
+        return Path(self.url)
 
     def examples(self, unit: Unit) -> int:
         """Examples that this shard gives."""
@@ -52,22 +67,35 @@ class ShardIndex:
     """A split: what it is and which shards it has.
 
     Attributes:
-        folder: folder of the split.
+        location: folder of the split, a path or a URL.
         name: name of the split.
         source: where the data came from.
         licence: licence of the data.
         features: description of the stored feature maps, or ``None``.
         extra: plain data that the converter left.
         shards: the shards in order.
+        sha256: checksum of the index itself, hexadecimal.
     """
 
-    folder: Path
+    location: str
     name: str
     source: str
     licence: str
     features: dict[str, Any] | None
     extra: dict[str, Any]
     shards: list[ShardEntry]
+    sha256: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of a local split.
+
+        Raises:
+            ShardError: the split is remote.
+        """
+        if is_remote(self.location):
+            raise ShardError(f"{self.location} is no local folder; copy the split to this machine for this.")
+        return Path(self.location)
 
     @property
     def images(self) -> int:
@@ -97,21 +125,30 @@ class ShardIndex:
                 )
 
 
-def read_index(folder: Path | str) -> ShardIndex:
-    """Read and check the index of a split; shards are compared by size, see :meth:`ShardIndex.verify` for content.
+def read_index(location: Path | str, *, retries: int = 5, check_sizes: bool = True) -> ShardIndex:
+    """Read and check the index of a split.
+
+    Local shards are compared by size, see :meth:`ShardIndex.verify` for their content; remote ones when they arrive.
+
+    Args:
+        location: folder of the split, a path or a URL; or one of its shards (``….tar``), which is then read alone.
+        retries: attempts after the first where a remote fails.
+        check_sizes: compare local shards with what the index says; whoever leaves that out does it later.
 
     Raises:
         FileNotFoundError: the folder, its index or a shard is missing.
         ShardError: the index is malformed or of another version, or a shard has another size than it says.
     """
-    folder = Path(folder)
-    path = folder / INDEX_NAME
-    if not path.is_file():
-        raise FileNotFoundError(_missing_index(folder))
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ShardError(f"{path} is not valid JSON ({error}); convert the split again.") from error
+    location = str(location)
+    if location.endswith(".tar"):
+        whole = read_index(parent(location), retries=retries, check_sizes=check_sizes)
+        shards = [shard for shard in whole.shards if shard.url.rpartition("/")[2] == location.rpartition("/")[2]]
+        if not shards:
+            raise FileNotFoundError(f"{location} is not listed in the {INDEX_NAME} beside it.")
+        return replace(whole, shards=shards)
+    path = join(location, INDEX_NAME)
+    text = _read(location, path, retries)
+    content = _parse_json(text, path)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise ShardError(
@@ -119,12 +156,31 @@ def read_index(folder: Path | str) -> ShardIndex:
             "Convert the split again, or use the release that wrote it."
         )
     try:
-        index = _parse(folder, content)
-    except (KeyError, TypeError, ValueError) as error:
+        index = _parse(location, content, hashlib.sha256(text).hexdigest())
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ShardError(f"{path} is malformed ({type(error).__name__}: {error}); convert the split again.") from error
-    for shard in index.shards:
-        _check_size(shard)
+    if check_sizes and not is_remote(location):
+        for shard in index.shards:
+            _check_size(shard)
     return index
+
+
+def _read(location: str, path: str, retries: int) -> bytes:
+    if not is_remote(location):
+        if not Path(path).is_file():
+            raise FileNotFoundError(_missing_index(Path(location)))
+        return Path(path).read_bytes()
+    try:
+        return read_small(path, retries)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there: {location} is no split, or only half of one.") from error
+
+
+def _parse_json(content: bytes, path: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{path} is not valid JSON ({error}); convert the split again.") from error
 
 
 def _missing_index(folder: Path) -> str:
@@ -137,18 +193,33 @@ def _missing_index(folder: Path) -> str:
     return f"{folder} has no {INDEX_NAME}, so it is no split or only half of one. It holds {listing}.{hint}"
 
 
-def _parse(folder: Path, content: dict[str, Any]) -> ShardIndex:
+def _parse(location: str, content: dict[str, Any], sha256: str) -> ShardIndex:
     shards = []
     for item in content["shards"]:
         name = item["file"]
         if not _FILE_NAME.fullmatch(name):  # an index is data from elsewhere: it names files of its own folder only
             raise ValueError(f"{name!r} is no shard name")
         counts = {field: _positive(item[field], f"{name}: {field}") for field in _COUNTS}
-        shards.append(ShardEntry(path=folder / name, sha256=str(item["sha256"]), **counts))
+        samples = _samples(item["samples"], counts, name)
+        shards.append(ShardEntry(url=join(location, name), sha256=str(item["sha256"]), **counts, samples=samples))
     if not shards:
         raise ValueError("it lists no shard")
     about = {field: str(content[field]) for field in ("name", "source", "licence")}
-    return ShardIndex(folder, **about, features=content["features"], extra=content["extra"], shards=shards)
+    features, extra = content["features"], content["extra"]
+    return ShardIndex(location, **about, features=features, extra=extra, shards=shards, sha256=sha256)
+
+
+def _samples(table: Any, counts: dict[str, int], name: str) -> np.ndarray:
+    rows = [table[field] for field in _SAMPLE_COUNTS]
+    if not all(isinstance(row, list) and all(type(value) is int and value > 0 for value in row) for row in rows):
+        raise ValueError(f"{name}: the numbers of its samples must be positive integers")
+    samples = np.array(rows, dtype=np.int64)
+    totals = samples.sum(1).tolist()
+    if samples.shape[1] != counts["images"] or totals[1:] != [counts["targets"], counts["expressions"]]:
+        raise ValueError(f"{name}: the numbers of its samples do not add up to those of the shard")
+    if totals[0] > counts["bytes"]:
+        raise ValueError(f"{name}: its samples have {totals[0]} bytes, more than the shard")
+    return samples
 
 
 def _positive(value: Any, what: str) -> int:

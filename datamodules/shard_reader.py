@@ -12,20 +12,25 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from coprs_lightning.structures import Example
+from datamodules.errors import ShardError
+from datamodules.jpeg import decode_rgb, read_header
 from datamodules.record_json import record_from_json
 from datamodules.records import ImageRecord
 from datamodules.rle import instance_masks, union_masks
-from datamodules.shard_index import ShardError, Unit
+from datamodules.shard_file import FEATURES
+from datamodules.shard_index import Unit
 from datamodules.shard_writer import IMAGE_FORMATS, UNSUPPORTED_MODES
+from datamodules.tar_sample import plain_members
 
 Expression = Literal["first", "random"]
-FEATURES = "features.npy"
+_MAGIC_END = 262
+_NPY_HEADER = 1 << 17  # more than a header of version 1 can have
 _MEMBERS = {"json", FEATURES, *IMAGE_FORMATS}
 
 
@@ -65,32 +70,73 @@ def read_samples(shard: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ShardError: the tar is damaged, compressed, or holds a member of a kind that no shard may hold.
     """
+    with shard.open("rb") as stream:
+        _check_magic(stream.read(_MAGIC_END), f"{shard}")
+        stream.seek(0)
+        yield from _samples(stream, str(shard), str(shard))
+
+
+def read_sample(content: bytes, url: str, start: int) -> dict[str, Any]:
+    """The one sample that a piece of a shard holds, see :func:`read_samples`.
+
+    Args:
+        content: the bytes of the sample's members with their headers.
+        url: the shard, for errors.
+        start: where the piece begins in the shard, for errors.
+
+    Raises:
+        ShardError: the piece is not exactly one sample, so that shard and index do not belong together.
+    """
+    if (members := plain_members(memoryview(content))) is not None:
+        keys = {name.partition(".")[0] for name in members}
+        if len(keys) == 1 and "/" not in (key := keys.pop()):
+            sample = {name.partition(".")[2]: member for name, member in members.items()}
+            return _checked({"__key__": key, "__url__": url, **sample})
+    where = f"{url} at byte {start}"
+    _check_magic(content[:_MAGIC_END], where)
+    found = list(_samples(io.BytesIO(content), url, where))
+    if len(found) != 1:
+        raise ShardError(
+            f"{where}: {len(found)} samples where the index says 1: shard and index do not belong together. "
+            "Convert the split again."
+        )
+    return found[0]
+
+
+def _check_magic(start: bytes, where: str) -> None:
+    if start[_MAGIC_END - 5 :] != b"ustar":  # tarfile would unpack gzip and the like, bombs included
+        raise ShardError(
+            f"{where} is no plain tar file: shards are never compressed, and the numbers of an index fit its own "
+            "shards only. Convert the split again."
+        )
+
+
+def _samples(stream: BinaryIO, url: str, where: str) -> Iterator[dict[str, Any]]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    with shard.open("rb") as stream:
-        if stream.read(262)[257:] != b"ustar":  # tarfile would unpack gzip and the like, bombs included
-            raise ShardError(f"{shard} is no plain tar file; shards are never compressed. Convert the split again.")
-        stream.seek(0)
-        members = tar_file_expander([{"url": str(shard), "stream": stream}])
-        samples = group_by_keys(members)
-        while True:
-            try:
-                sample = next(samples, None)
-            except Exception as error:  # tarfile raises many kinds, and webdataset re-raises them with other arguments
-                cause = str(error.args[0]).split(" @ ")[0] if error.args else ""
-                raise ShardError(
-                    f"{shard} cannot be read to its end: {type(error).__name__}: {cause}. The shard is truncated or "
-                    "damaged; copy or convert it again."
-                ) from error
-            if sample is None:
-                return
-            for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
-                raise ShardError(
-                    f"{shard}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
-                    f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
-                    "know where it comes from."
-                )
-            yield sample
+    samples = group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+    while True:
+        try:
+            sample = next(samples, None)
+        except Exception as error:  # tarfile raises many kinds, and webdataset re-raises them with other arguments
+            cause = str(error.args[0]).split(" @ ")[0] if error.args else ""
+            raise ShardError(
+                f"{where} cannot be read to its end: {type(error).__name__}: {cause}. The shard is truncated or "
+                "damaged; copy or convert it again."
+            ) from error
+        if sample is None:
+            return
+        yield _checked(sample)
+
+
+def _checked(sample: dict[str, Any]) -> dict[str, Any]:
+    for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
+        raise ShardError(
+            f"{sample['__url__']}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
+            f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
+            "know where it comes from."
+        )
+    return sample
 
 
 def parse_record(sample: dict[str, Any]) -> ImageRecord:
@@ -103,7 +149,7 @@ def parse_record(sample: dict[str, Any]) -> ImageRecord:
     if "json" not in sample:
         raise BadSample(key, shard, "has no JSON member")
     try:
-        return record_from_json(key, json.loads(sample["json"]))
+        return record_from_json(key, json.loads(bytes(sample["json"])))
     except (ValueError, RecursionError) as error:
         raise BadSample(key, shard, f"bad JSON member: {error}") from error
 
@@ -119,6 +165,8 @@ def parse_image(sample: dict[str, Any], record: ImageRecord) -> np.ndarray:
     if len(found) != 1:
         raise BadSample(key, shard, f"needs one image member ({', '.join(IMAGE_FORMATS)}), has {len(found)}")
     try:
+        if found[0] == "jpg" and read_header(sample["jpg"]) == (record.height, record.width, 8, 3):
+            return decode_rgb(sample["jpg"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about EXIF and palettes; the size is limited by the record's check
             image = Image.open(io.BytesIO(sample[found[0]]), formats=[IMAGE_FORMATS[found[0]]])
@@ -128,7 +176,7 @@ def parse_image(sample: dict[str, Any], record: ImageRecord) -> np.ndarray:
                 raise BadSample(key, shard, reason)
             if image.mode in UNSUPPORTED_MODES:
                 raise BadSample(key, shard, f"image mode {image.mode} has more than 8 bits a channel")
-            return np.array(image.convert("RGB"))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except BadSample:
         raise
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error …
@@ -143,7 +191,8 @@ def parse_features(sample: dict[str, Any]) -> np.ndarray | None:
     """
     if FEATURES not in sample:
         return None
-    file = io.BytesIO(sample[FEATURES])
+    content = sample[FEATURES]
+    file = io.BytesIO(content[:_NPY_HEADER])
     try:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
@@ -152,7 +201,7 @@ def parse_features(sample: dict[str, Any]) -> np.ndarray | None:
         if dtype != np.float16 or len(shape) != 3 or fortran:
             raise ValueError(f"{dtype} array of shape {shape}, expected float16 of shape (C, h, w)")
         # reshape checks the header's shape against the bytes that are there, so nothing is allocated on its word
-        return np.frombuffer(file.read(), dtype=dtype).reshape(shape)
+        return np.frombuffer(content, dtype=dtype, offset=file.tell()).reshape(shape)
     except (ValueError, SyntaxError, TypeError) as error:  # numpy's header parser raises all three
         raise BadSample(sample["__key__"], sample["__url__"], f"bad {FEATURES} member: {error}") from error
 

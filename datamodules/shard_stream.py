@@ -1,23 +1,26 @@
-"""The stream of batches that one loader worker reads: shards → samples → questions → shuffle → examples → batches."""
+"""The stream of batches that one loader worker reads: plan → samples → questions → examples → batches."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from coprs_lightning.structures import Example, SegmentationBatch
+from coprs_lightning.structures import Example
+from datamodules.buffers import MAX_SLOTS, PrivateBuffers, SharedBuffers
+from datamodules.collate import Buffers, PackedBatch, Packer
+from datamodules.errors import ShardError
+from datamodules.locations import is_remote
 from datamodules.records import ImageRecord
-from datamodules.shard_index import ShardError, Unit
-from datamodules.shard_plan import Portion, deal_evaluation, deal_training
+from datamodules.shard_access import BadSamples, SampleReader
+from datamodules.shard_cache import ShardCache
+from datamodules.shard_index import Unit
+from datamodules.shard_plan import ExampleTable, Shuffle
 from datamodules.shard_reader import (
     BadSample,
     Expression,
@@ -27,10 +30,11 @@ from datamodules.shard_reader import (
     parse_image,
     parse_record,
     questions,
-    read_samples,
 )
+from datamodules.shard_steps import evaluation_batches, step_sizes, training_batches
 
-logger = logging.getLogger(__name__)
+_AHEAD = 32
+"""Batches for which remote shards are fetched in advance."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,11 @@ class StreamOptions:
         world_size: number of processes.
         num_workers: loader workers of this process.
         max_bad_fraction: share of the images that may be unusable before the run stops.
-        shuffle_buffer: questions held for shuffling (undecoded, so cheap).
-        questions_together: training questions about one image that stay neighbours through the shuffle.
-        seed: of shard order, shuffle and the choice of expressions.
-        batches: batches an epoch on every rank when training, ``None`` in evaluation (everything once, in order).
+        seed: of random expressions and augmentations.
+        shuffle: order of training examples; ``None`` in evaluation (everything once, in order).
+        drop_last: leave out the rest of an epoch that fills no step.
+        augment: changes an example, given a seed of its own; ``None`` for nothing.
+        report: see :class:`~datamodules.shard_access.BadSamples`.
     """
 
     unit: Unit
@@ -58,185 +63,190 @@ class StreamOptions:
     world_size: int
     num_workers: int
     max_bad_fraction: float
-    shuffle_buffer: int = 1
-    questions_together: int = 1
     seed: int = 0
-    batches: int | None = None
-
-    @property
-    def workers(self) -> int:
-        """Readers of this process: its workers, or itself."""
-        return max(1, self.num_workers)
+    shuffle: Shuffle | None = None
+    drop_last: bool = False
+    augment: Callable[[Example, str], Example] | None = None
+    report: Path | None = None
 
 
 @dataclass
-class _Asked:
-    """A question about a sample that is not decoded yet."""
+class _Planned:
+    """The examples of a batch that is not read yet, and those to fall back on where none of them can be used."""
 
-    sample: dict[str, Any]
+    examples: np.ndarray
+    following: np.ndarray
+
+
+@dataclass
+class _Opened:
+    """A sample of which an example was asked for, and all questions about it."""
+
+    asked: list[Question]
     record: ImageRecord
-    question: Question
+    image: np.ndarray
+    features: np.ndarray | None
 
 
 class ShardStream(IterableDataset):  # type: ignore[type-arg]
-    """Dataset of whole batches, read through webdataset.
-
-    In training a rank yields exactly ``options.batches`` batches whatever its shards hold: a worker starts over when
-    its shards end early and leaves a rest when they are long. In evaluation every example comes once.
+    """Dataset of whole batches, read through a webdataset pipeline.
 
     Args:
-        shards: all portions of the split; the stream picks those of its rank and worker.
+        table: the examples.
         options: how to read them.
-        collate: makes a batch of examples.
+        cache: opens shards.
+        pack: makes a batch of examples.
     """
 
     def __init__(
         self,
-        shards: list[Portion],
+        table: ExampleTable,
         options: StreamOptions,
-        collate: Callable[[list[Example]], SegmentationBatch],
+        cache: ShardCache,
+        pack: Packer,
     ) -> None:
-        self.shards = shards
+        self.table = table
         self.options = options
-        self.collate = collate
-        # in shared memory, so that persistent workers see a new epoch and the main process sees their counts
+        self.cache = cache
+        self.pack = pack
+        # epoch and examples done; in shared memory, so that persistent workers see a new epoch
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
-        self.bad: Tensor = torch.zeros(options.workers, dtype=torch.int64).share_memory_()
+        self.busy = torch.zeros(max(1, options.num_workers), MAX_SLOTS, dtype=torch.uint8).share_memory_()
+        self._buffers: Buffers | None = None
+        self.bad = BadSamples(
+            len(table.sample_shard),
+            table.num_images,
+            rank=options.rank,
+            world_size=options.world_size,
+            max_fraction=options.max_bad_fraction,
+            report=options.report,
+        )
 
-    def deal(self, epoch: int) -> list[list[Portion]]:
-        """The portions of each of this rank's workers."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_buffers": None}  # each process has its own
+
+    @property
+    def epoch_examples(self) -> int:
+        """Examples of an epoch over all ranks."""
+        shuffle = self.options.shuffle
+        return len(self.table) if shuffle is None else sum(shuffle.counts(self.table))
+
+    def sizes(self, done: int) -> np.ndarray:
+        """Examples of every training batch after ``done`` examples of the epoch, see :func:`step_sizes`."""
         options = self.options
-        slots = options.world_size * options.workers
-        if options.batches is None:
-            dealt = deal_evaluation(self.shards, slots)
-        else:
-            dealt = deal_training(self.shards, slots, options.seed, epoch)
-        return dealt[options.rank :: options.world_size]
+        left = self.epoch_examples - done
+        return step_sizes(left, options.batch_size, options.world_size, drop_last=options.drop_last)
 
-    def __iter__(self) -> Iterator[SegmentationBatch]:
-        """Start the epoch that ``position`` names, after the batches that it says are done."""
+    def batches(self, epoch: int, done: int) -> list[np.ndarray]:
+        """This rank's batches of an epoch after ``done`` examples of all ranks."""
+        options = self.options
+        if options.shuffle is None:
+            return evaluation_batches(len(self.table), options.batch_size, options.rank, options.world_size)
+        order = options.shuffle.epoch(self.table, epoch)[done:]
+        return training_batches(order, self.sizes(done), options.rank)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """Start the epoch that ``position`` names, after the examples that it says are done."""
+        import webdataset as wds
+
         epoch, done = (int(value) for value in self.position)
         worker = get_worker_info()
-        number = 0 if worker is None else worker.id
-        # the loader asks its workers in turn, starting at 0: after `done` batches it is role `done % workers`' turn
-        role = (number + done) % self.options.workers
-        return _Reading(self, epoch, role, done).batches()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        batches = self.batches(epoch, done)
+        if self._buffers is None or isinstance(self._buffers, SharedBuffers) == (worker is None):
+            self._buffers = PrivateBuffers() if worker is None else SharedBuffers(self.busy[worker.id])
+        reading = _Reading(self, epoch, self._buffers)
+        plan = _Plan(self, batches, first, step)
+        try:
+            yield from wds.DataPipeline(plan, reading.examples, reading.packed)
+        finally:
+            reading.reader.close()
+
+
+class _Plan:
+    """A worker's batches of an epoch; remote shards of those ahead are fetched in the background."""
+
+    def __init__(self, stream: ShardStream, batches: list[np.ndarray], first: int, step: int) -> None:
+        self.stream = stream
+        self.batches = batches
+        self.places = range(first, len(batches), step)
+
+    def __call__(self) -> Iterator[_Planned]:
+        stream = self.stream
+        stream.cache.forget()
+        remote = any(is_remote(shard.url) for shard in stream.table.shards)
+        for place in self.places:
+            if remote:
+                stream.cache.prefetch(stream.table.shards_of(np.concatenate(self.batches[place : place + _AHEAD])))
+            following = self.batches[place + 1 :] if stream.options.shuffle is not None else []
+            yield _Planned(self.batches[place], np.concatenate([*following[:_AHEAD], *self.batches[:1]]))
 
 
 class _Reading:
     """One worker's way through one epoch."""
 
-    def __init__(self, stream: ShardStream, epoch: int, role: int, done: int) -> None:
+    def __init__(self, stream: ShardStream, epoch: int, buffers: Buffers) -> None:
+        self.stream = stream
         self.options = stream.options
-        self.collate = stream.collate
+        self.table = stream.table
         self.epoch = epoch
-        self.role = role
-        self.done = done
-        dealt = stream.deal(epoch)
-        self.shards = dealt[role]
-        self.rank_images = sum(min(shard.images, shard.examples) for shards in dealt for shard in shards)
-        self.bad_keys: set[str] = set()
-        self.bad = stream.bad
-        self.bad[role] = 0
+        self.buffers = buffers
+        self.seed = f"{stream.options.seed}/{epoch}"
+        self.reader = SampleReader(stream.table, stream.cache)
 
-    def batches(self) -> Iterator[SegmentationBatch]:
-        options = self.options
-        if options.batches is None:
-            yield from self._group(self._pass(0))
-            return
-        mine = len(range(self.role, options.batches, options.workers))
-        before = len(range(self.role, min(self.done, options.batches), options.workers))
-        yield from itertools.islice(self._group(self._endless(before * options.batch_size)), mine - before)
+    def examples(self, plan: Iterable[_Planned]) -> Iterator[list[Example]]:
+        """Read and decode every planned batch.
 
-    def _group(self, examples: Iterator[Example]) -> Iterator[SegmentationBatch]:
-        while group := list(itertools.islice(examples, self.options.batch_size)):
-            yield self.collate(group)
+        An image that cannot be used makes its batch smaller; a training batch of which nothing is left takes one of
+        the examples that follow, for every rank must have the same number of batches.
+        """
+        for planned in plan:
+            opened: dict[int, _Opened | None] = {}
+            made = [example for number in planned.examples if (example := self._example(int(number), opened))]
+            if not made and self.options.shuffle is not None:
+                following = (self._example(int(number), opened) for number in planned.following)
+                made = [next(filter(None, following), None) or self._nothing_left()]
+            if made:
+                yield made
 
-    def _endless(self, skip: int) -> Iterator[Example]:
-        """Pass after pass over this worker's shards, each example once a pass; ``skip`` leaves out undecoded ones."""
-        in_pass = sum(shard.examples for shard in self.shards)
-        for number in itertools.count():
-            found = 0
-            for found, example in enumerate(self._pass(number, skip), start=1):  # noqa: B007 - read below
-                yield example
-            if not found and not skip:
-                names = ", ".join(str(shard.path) for shard in self.shards)
-                raise ShardError(f"all {len(self.bad_keys)} images of {names} are unusable: nothing to train on.")
-            skip = max(0, skip - in_pass)
+    def packed(self, batches: Iterable[list[Example]]) -> Iterator[PackedBatch]:
+        """Make a batch of each list."""
+        for examples in batches:
+            yield self.stream.pack(examples, self.buffers)
 
-    def _pass(self, number: int, skip: int = 0) -> Iterator[Example]:
-        """One pass over the shards as a webdataset pipeline."""
-        import webdataset as wds
+    def _nothing_left(self) -> Example:
+        raise ShardError(
+            f"none of the {_AHEAD} batches from here on has a usable image ({self.stream.bad.count} unusable ones so "
+            "far): nothing to train on. Convert the split again."
+        )
 
-        rng = np.random.default_rng([self.options.seed, self.epoch, number, self.options.rank, self.role])
-        shards = self.shards if number == 0 else [self.shards[i] for i in rng.permutation(len(self.shards))]
-        stages: list[Any] = [lambda: iter(shards), lambda source: self._ask(source, number)]
-        if self.options.batches is not None:
-            together = self.options.questions_together
-            size = max(1, self.options.shuffle_buffer // together)
-            stages.append(lambda asked: _bundles(asked, together))
-            stages.append(wds.filters.shuffle(size, initial=size, rng=random.Random(int(rng.integers(2**63)))))
-            stages.append(itertools.chain.from_iterable)
-        stages += [lambda asked: itertools.islice(asked, skip, None), self._decode]
-        return iter(wds.DataPipeline(*stages))
+    def _example(self, number: int, opened: dict[int, _Opened | None]) -> Example | None:
+        table, options = self.table, self.options
+        sample = int(table.example_sample[number])
+        try:
+            if sample not in opened:
+                opened[sample] = None  # stays so where it cannot be opened
+                opened[sample] = self._open(sample)
+            found = opened[sample]
+            if found is None:
+                return None
+            place, url = int(table.example_question[number]), table.shards[int(table.sample_shard[sample])].url
+            if place >= len(found.asked):
+                raise ShardError(
+                    f"{url}: sample {found.record.key!r} has {len(found.asked)} examples ({options.unit}s), its index "
+                    "says more: shard and index do not belong together. Convert the split again."
+                )
+            example = build_example(found.record, found.image, found.asked[place], features=found.features, shard=url)
+        except BadSample as error:
+            self.stream.bad.bad(sample, error, self.epoch)
+            return None
+        self.stream.bad.good(sample)
+        return example if options.augment is None else options.augment(example, f"{self.seed}/{example.key}")
 
-    def _ask(self, shards: Iterable[Portion], number: int) -> Iterator[_Asked]:
-        """Read the samples of each shard and expand them into questions."""
-        for shard in shards:
-            yield from itertools.islice(self._ask_shard(shard, number), shard.examples if not shard.whole else None)
-
-    def _ask_shard(self, shard: Portion, number: int) -> Iterator[_Asked]:
-        options = self.options
-        images = examples = unread = 0
-        for sample in read_samples(shard.path):
-            images += 1
-            try:
-                record = parse_record(sample)
-            except BadSample as bad:
-                unread += 1
-                self._skip(bad)
-                continue
-            seed = f"{options.seed}/{self.epoch}/{number}"
-            asked = questions(record, unit=options.unit, expression=options.expression, seed=seed, prefix=shard.prefix)
-            examples += len(asked)
-            yield from (_Asked(sample, record, question) for question in asked)
-        if images != shard.images or (not unread and examples != shard.examples):
-            raise ShardError(
-                f"{shard.path} holds {images} images and {examples} examples ({options.unit}s), its index says "
-                f"{shard.images} and {shard.examples}: shard and index do not belong together. Convert the split again."
-            )
-
-    def _decode(self, source: Iterable[_Asked]) -> Iterator[Example]:
-        """Decode image and masks; neighbouring questions about one image share its pixels."""
-        last: tuple[dict[str, Any], np.ndarray, np.ndarray | None] | None = None
-        for asked in source:
-            sample, record = asked.sample, asked.record
-            try:
-                if last is None or last[0] is not sample:
-                    last = (sample, parse_image(sample, record), parse_features(sample))
-                yield build_example(record, last[1], asked.question, features=last[2], shard=sample["__url__"])
-            except BadSample as bad:
-                self._skip(bad)
-
-    def _skip(self, bad: BadSample) -> None:
-        """Count and name a bad sample; stop the run when there are too many."""
-        name = f"{bad.shard}/{bad.key}"
-        if name in self.bad_keys:
-            return
-        self.bad_keys.add(name)
-        self.bad[self.role] = len(self.bad_keys)
-        count, fraction = int(self.bad.sum()), self.options.max_bad_fraction
-        if count > fraction * self.rank_images:
-            raise ShardError(
-                f"{count} of the {self.rank_images} images of rank {self.options.rank} are unusable, more than "
-                f"max_bad_fraction={fraction} allows; the last one: {bad}. Repair and convert the split again, or "
-                "raise data.init_args.max_bad_fraction."
-            )
-        logger.warning("Skipped %s (bad image %d of %d, epoch %d).", bad, count, self.rank_images, self.epoch)
-
-
-def _bundles(asked: Iterable[_Asked], most: int) -> Iterator[list[_Asked]]:
-    """Up to ``most`` neighbouring questions about the same sample at a time."""
-    for _, questions_of_one in itertools.groupby(asked, key=lambda item: id(item.sample)):
-        while bundle := list(itertools.islice(questions_of_one, most)):
-            yield bundle
+    def _open(self, number: int) -> _Opened:
+        sample = self.reader.read(number)
+        record = parse_record(sample)
+        unit, expression = self.options.unit, self.options.expression
+        prefix = self.table.prefixes[int(self.table.sample_split[number])]
+        asked = questions(record, unit=unit, expression=expression, seed=self.seed, prefix=prefix)
+        return _Opened(asked, record, parse_image(sample, record), parse_features(sample))

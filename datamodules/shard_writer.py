@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
 import shutil
-import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,62 +16,14 @@ from PIL import Image
 
 from datamodules.record_json import check_record
 from datamodules.records import ImageRecord
+from datamodules.shard_file import ShardFile, encode_features, index_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_NAME = "index.json"
 IMAGE_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 UNSUPPORTED_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 """PIL modes above 8 bits a channel: turning them into RGB would clip them to white without a word."""
 MAX_OPEN_SHARDS = 512
-
-
-class _HashedFile:
-    """A file that hashes what is written to it, so that a shard is never read again for its checksum."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.bytes += len(data)
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def close(self) -> None:
-        self._file.close()
-
-
-@dataclass
-class _Shard:
-    """One tar being written."""
-
-    path: Path
-    file: _HashedFile
-    tar: tarfile.TarFile
-    images: int = 0
-    targets: int = 0
-    expressions: int = 0
-
-    @classmethod
-    def create(cls, path: Path) -> _Shard:
-        file = _HashedFile(path)
-        return cls(path, file, tarfile.open(fileobj=file, mode="w:"))  # type: ignore[call-overload]
-
-    def add(self, name: str, content: bytes) -> None:
-        member = tarfile.TarInfo(name)  # mtime 0, no owner: the same input gives the same bytes
-        member.size = len(content)
-        member.mode = 0o644
-        self.tar.addfile(member, io.BytesIO(content))
-
-    def close(self) -> dict[str, Any]:
-        self.tar.close()
-        self.file.close()
-        counts = {"images": self.images, "targets": self.targets, "expressions": self.expressions}
-        return {"file": self.path.name, **counts, "bytes": self.file.bytes, "sha256": self.file.sha256.hexdigest()}
 
 
 class ShardWriter:
@@ -120,7 +69,7 @@ class ShardWriter:
         self._num_shards = num_shards
         self._partial = self.output.with_name(f".{self.output.name}.partial-{os.getpid()}")
         self._keys: set[str] = set()
-        self._open: list[_Shard] = []
+        self._open: list[ShardFile] = []
         self._closed: list[dict[str, Any]] = []
         self._entered = False
 
@@ -154,7 +103,7 @@ class ShardWriter:
         finally:
             for shard in self._open:  # only after an error
                 with contextlib.suppress(OSError):
-                    shard.file.close()
+                    shard.abandon()
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def write(
@@ -184,28 +133,19 @@ class ShardWriter:
                 f"described: {self._about['features'] is not None}, given: {features is not None}."
             )
         shard = self._shard()
-        shard.add(f"{record.key}.{extension}", image_bytes)
-        text = json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":"))
-        shard.add(f"{record.key}.json", text.encode())
-        if features is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, features.astype(np.float16), allow_pickle=False)
-            shard.add(f"{record.key}.features.npy", buffer.getvalue())
+        shard.add_sample(record, image_bytes, extension, None if features is None else encode_features(features))
         self._keys.add(record.key)
-        shard.images += 1
-        shard.targets += len(record.targets)
-        shard.expressions += sum(len(target.expressions) for target in record.targets)
 
-    def _shard(self) -> _Shard:
+    def _shard(self) -> ShardFile:
         """The shard that takes the next image."""
         number = len(self._keys)
         if self._num_shards is not None:
             if number < self._num_shards:
-                self._open.append(_Shard.create(self._partial / f"{number:05d}.tar"))
+                self._open.append(ShardFile(self._partial / f"{number:05d}.tar"))
             return self._open[number % self._num_shards]
         if not self._open or self._open[-1].images >= self._images_per_shard:
             self._close_shards()
-            self._open.append(_Shard.create(self._partial / f"{len(self._closed):05d}.tar"))
+            self._open.append(ShardFile(self._partial / f"{len(self._closed):05d}.tar"))
         return self._open[-1]
 
     def _close_shards(self) -> None:
@@ -218,9 +158,7 @@ class ShardWriter:
         self._close_shards()
         totals = {unit: sum(shard[unit] for shard in self._closed) for unit in ("images", "targets", "expressions")}
         index = {"format_version": FORMAT_VERSION, **self._about, "counts": totals, "shards": self._closed}
-        (self._partial / INDEX_NAME).write_text(
-            json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        (self._partial / INDEX_NAME).write_text(index_text(index), encoding="utf-8")
         self._check_output()
         if self.output.exists():
             retired = self.output.with_name(f".{self.output.name}.old-{os.getpid()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,6 @@ def part_of_batch(batch: SegmentationBatch, rows: list[int]) -> SegmentationBatc
     def pick(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value[rows]
-        return value if value is None else [value[row] for row in rows]
+        return [value[row] for row in rows] if isinstance(value, list) else value
 
-    return SegmentationBatch(**{name: pick(value) for name, value in vars(batch).items()})
+    return SegmentationBatch(**{field.name: pick(getattr(batch, field.name)) for field in fields(batch)})

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import multiprocessing
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from coprs_lightning.rl.rollouts import TransformersRollout
 from coprs_lightning.structures import Completions
-from tests.benchmarks import group_forward, inputs, measure, memory, rollout, training_step
+from tests.benchmarks import group_forward, inputs, measure, memory, rollout, streaming, training_step
 from tests.benchmarks.shapes import SHAPES, WholeVocabularyPolicy, rope_section
+from tests.benchmarks.streaming_contenders import PlainDecoding, Released, released_library
+from tests.benchmarks.streaming_data import FEATURES, make_samples, write_released
+from tests.benchmarks.streaming_memory import flatness, memory_over
 from tests.parts import small_policy
 
 TINY = ["--hidden", "32", "--layers", "2", "--heads", "2", "--kv-heads", "1", "--repetitions", "1"]
@@ -239,6 +248,95 @@ class TestMemory:
     def test_a_run_that_fails_of_something_else_is_told(self):
         with pytest.raises(RuntimeError, match=r"training_step --shape tiny .* failed:(.|\n)*nowhere"):
             memory.main(["--shape", "tiny", "--device", "nowhere"])
+
+
+class TestStreaming:
+    SMALL: tuple[Any, ...] = (6, (60, 80), 2.5, 2, 90)
+
+    def test_it_runs_with_and_without_workers(self, last_line: Any):
+        words = ["--images", "6", "--size", "60,80", "--workers", "0", "1", "--repetitions", "1", "--shards", "2"]
+        words += ["--released-images", "2", "--released-repetitions", "1", "--memory-period", "0.01"]
+        streaming.main(words)
+        result = last_line()
+        rows = [row for row in result["rows"] if row["reference"] == "PIL decoding"]
+        assert [(row["workers"], row["questions_together"]) for row in rows] == [(0, 1), (0, 4), (1, 1), (1, 4)]
+        assert all(row["ratio"] == pytest.approx(row["rate"] / row["reference_rate"]) for row in result["rows"])
+        assert result["of_decode_limit"] == min(row["ratio"] for row in rows if row["questions_together"] == 1)
+        assert (result["data"]["images"], result["data"]["targets"], result["data"]["expressions"]) == (6, 15, 45)
+        assert rows[1]["decoded"] == 6 / 15  # of one batch, every image is decoded once
+        if released_library() is None:
+            assert result["over_released_layout"] is None
+        else:
+            assert result["over_released_layout"] == min(row["ratio"] for row in result["rows"][4:])
+
+    def test_images_are_the_same_each_time_and_photos_are_cropped(self, tmp_path: Path):
+        first, again = (list(make_samples(*self.SMALL, None)) for _ in range(2))
+        assert first == again
+        assert sum(len(record.targets) for record, _ in first) == 15
+        Image.fromarray(np.full((90, 90, 3), (250, 20, 20), np.uint8)).save(tmp_path / "red.jpg")
+        _, cropped = next(iter(make_samples(*self.SMALL, tmp_path)))
+        with Image.open(io.BytesIO(cropped)) as image:
+            assert image.size == (80, 60)
+            assert np.asarray(image)[..., 0].min() > 240
+
+    def test_a_folder_without_photos_is_refused(self, tmp_path: Path):
+        with pytest.raises(FileNotFoundError, match=r"holds no \*\.jpg"):
+            next(make_samples(*self.SMALL, tmp_path))
+
+    def test_processes_share_the_images(self):
+        images = [image for _, image in make_samples(*self.SMALL, None)]
+        for processes in (0, 2):
+            plain = PlainDecoding(images, processes)
+            assert (plain(), plain()) == (6, 6)
+            plain.close()
+
+    def test_the_released_layout_holds_what_the_samples_hold(self, tmp_path: Path):
+        if released_library() is None:
+            pytest.skip("neither datasets nor pyarrow is installed")
+        samples = list(make_samples(*self.SMALL, None))
+        theirs = Released(write_released(tmp_path / "released", samples), 0, 4)
+        assert theirs() == 15
+        row = theirs.rows[0]
+        with Image.open(io.BytesIO(samples[0][1])) as image:
+            np.testing.assert_array_equal(row["image"].numpy(), np.asarray(image))
+        assert (row["mask"].shape, row["mask"].dtype) == ((256, 256), torch.float32)
+        assert (row["features"].shape, row["features"].dtype) == (FEATURES, torch.float16)
+
+    def test_memory_is_told_of_the_worker_that_grew_most(self):
+        mib = measure.MIB
+        even, grown = [100 * mib] * 8, [100 * mib] * 4 + [150 * mib] * 4
+        assert flatness([even, grown]) == {
+            "samples": 8,
+            "first_quarter": 100.0,
+            "last_quarter": 150.0,
+            "growth": 0.5,
+            "peak": 150.0,
+        }
+        assert flatness([even[:7]]) is None
+
+    def test_memory_of_children_is_sampled_while_they_run(self):
+        if not Path("/proc/self/smaps_rollup").exists():
+            pytest.skip("this system tells no process's memory")
+
+        def call() -> None:
+            process = multiprocessing.get_context("fork").Process(target=_hold, args=(40 * measure.MIB,))
+            process.start()
+            process.join()
+
+        (samples,) = memory_over(call, 0.02)
+        assert max(samples) - samples[0] > 30 * measure.MIB
+
+    def test_sizes_are_read_from_the_command_line(self):
+        assert streaming.size("480,640") == (480, 640)
+        with pytest.raises(argparse.ArgumentTypeError, match="'480' is not H,W"):
+            streaming.size("480")
+
+
+def _hold(size: int) -> None:
+    time.sleep(0.1)
+    held = np.ones(size, np.uint8)
+    time.sleep(0.2)
+    del held
 
 
 class TestMeasure:

@@ -64,7 +64,8 @@ def on_tiny_data(data: Path) -> list[str]:
 
 def test_every_config_has_its_place() -> None:
     places = {str(path.parent.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.y*ml")}
-    assert places == {".", "model", "model/loss", "model/backbone", "data", "trainer", "ablation"}
+    data = {"data", "data/evaluation", "data/unit"}
+    assert places == {".", "model", "model/loss", "model/backbone", *data, "trainer", "ablation"}
     assert all(path.suffix == ".yaml" for path in CONFIGS.rglob("*") if path.is_file())
 
 
@@ -127,6 +128,28 @@ def test_data(path: Path, tiny: Path, tiny_data: Path, capsys: pytest.CaptureFix
     assert given.items() <= arrived.items()
     cli = run(["fit", "--config", str(tiny), "--data", str(path), *on_tiny_data(tiny_data), *FAST])
     assert cli.datamodule.expression == given.get("expression", "random")
+
+
+@pytest.mark.parametrize("path", found("data/evaluation/*.yaml"))
+def test_evaluation_splits(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both units of every split, nothing left out; the folder is the one that the converter writes."""
+    words = ["fit", "--config", str(tiny), "--data", str(path)]
+    first, every = (
+        printed([*words, *more], capsys)["data"]["init_args"]
+        for more in ([], ["--data.init_args.eval_unit", "expression"])
+    )
+    dataset, _, split = path.stem.partition("_")
+    suffix = {"reasonseg": "", "refcocog": "_umd"}.get(dataset, "_unc")
+    assert first["test"] == every["test"] == f"data/{dataset}{suffix}/{split}"
+    assert (first["eval_unit"], every["eval_unit"]) == ("target", "expression")
+    assert first["max_bad_fraction"] == every["max_bad_fraction"] == 0
+    assert first["limit_examples"] is every["limit_examples"] is None
+
+
+@pytest.mark.parametrize("path", found("data/unit/*.yaml"))
+def test_units(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = run(["fit", "--config", str(tiny), "--config", str(path), *FAST])
+    assert cli.datamodule.unit == cli.datamodule.eval_unit == path.stem
 
 
 @pytest.mark.parametrize("path", found("model/loss/*.yaml"))

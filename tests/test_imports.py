@@ -32,10 +32,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     **{slot: (*PLAIN, slot) for slot in SLOTS},
     "rl": (*PLAIN, "losses", "metrics", "rl"),
     "checkpoints": (*PLAIN, *SLOTS, "commands", "checkpoints"),  # the model's class comes from a spec
+    "features": (*PLAIN, "backbones", "features"),
     "inference": (*PLAIN, *SLOTS),
     "model": (*PLAIN, *SLOTS, "checkpoints", "inference"),
     "objectives": (*PLAIN, *SLOTS, "losses", "metrics", "rl", "model", "objectives"),
-    "module": (*PLAIN, *SLOTS, "checkpoints", "losses", "metrics", "rl", "model", "objectives"),
+    "module": (*PLAIN, *SLOTS, "checkpoints", "features", "losses", "metrics", "rl", "model", "objectives"),
 }
 """What each part of the package may import from it; the command line stands above and may import all of it."""
 

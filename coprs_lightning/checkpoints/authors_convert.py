@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coprs_lightning.aggregators import LastTokenAggregator
-from coprs_lightning.backbones import ImageBackbone, PrecomputedFeatures, SamBackbone
+from coprs_lightning.backbones import CachedBackbone, ImageBackbone, SamBackbone
 from coprs_lightning.checkpoints.authors_files import LANGUAGE_MODEL, MODULES
 from coprs_lightning.checkpoints.authors_keys import HEAD, LEFT_OVER, listed, theirs
 from coprs_lightning.checkpoints.parts import build_model
@@ -168,5 +168,5 @@ def _fill(part: torch.nn.Module, modules: dict[str, Tensor], names: dict[str, st
 
 def _backbone(backbone: str, image_size: int, channels: int) -> ImageBackbone:
     if backbone == "none":
-        return PrecomputedFeatures(out_channels=channels, image_size=image_size)
+        return CachedBackbone(out_channels=channels, image_size=image_size)
     return SamBackbone(pretrained=backbone, image_size=image_size, frozen=True)

@@ -49,22 +49,34 @@ def read_photo(path: Path) -> Photo:
     """
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise BadItemError(BROKEN, f"{path}: {error}") from error
+    return check_photo(data, str(path))
+
+
+def check_photo(data: bytes, name: str) -> Photo:
+    """Check encoded bytes as :func:`read_photo` does those of a file.
+
+    Raises:
+        BadItemError: as there, with ``name`` in place of the file.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about EXIF and palettes; the size is limited below
             with Image.open(io.BytesIO(data), formats=[*IMAGE_FORMATS.values()]) as image:
-                return _checked(image, data, path)
+                return _checked(image, data, name)
     except BadItemError:
         raise
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error …
-        raise BadItemError(BROKEN, f"{path}: {error}") from error
+        raise BadItemError(BROKEN, f"{name}: {error}") from error
 
 
-def _checked(image: Image.Image, data: bytes, path: Path) -> Photo:
+def _checked(image: Image.Image, data: bytes, name: str) -> Photo:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise BadItemError(BROKEN, f"{path}: {height} × {width} pixels, above the limit of {MAX_PIXELS}")
+        raise BadItemError(BROKEN, f"{name}: {height} × {width} pixels, above the limit of {MAX_PIXELS}")
     if image.mode in UNSUPPORTED_MODES:
-        raise BadItemError(BROKEN, f"{path}: mode {image.mode} has more than 8 bits a channel")
+        raise BadItemError(BROKEN, f"{name}: mode {image.mode} has more than 8 bits a channel")
     if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
         upright = ImageOps.exif_transpose(image).convert("RGB")
         buffer = io.BytesIO()

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from coprs_lightning.aggregators import LastTokenAggregator
-from coprs_lightning.backbones import ImageBackbone, PrecomputedFeatures, SamBackbone
+from coprs_lightning.backbones import ImageBackbone, CachedBackbone, SamBackbone
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.estimate import Load, estimate
 from coprs_lightning.estimate import measure as sizes_in
@@ -109,7 +109,7 @@ def build_model(options: argparse.Namespace) -> tuple[CoprsModel, HFPolicy]:
             lora=LoraOptions() if options.lora else None,
         )
         side = STRIDE * options.feature_grid
-        backbone: ImageBackbone = PrecomputedFeatures(
+        backbone: ImageBackbone = CachedBackbone(
             out_channels=CHANNELS, stride=STRIDE, image_size=side, frozen=True
         )
         if options.encode:

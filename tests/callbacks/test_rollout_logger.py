@@ -277,6 +277,7 @@ def test_a_folder_that_cannot_be_written_costs_warnings_only(tmp_path):
 
 def test_a_picture_that_cannot_be_drawn_loses_neither_text_nor_the_others(tmp_path):
     rollout = record()
+    assert len(rollout.batch.valid_sizes) == 3  # made of the true images
     rollout.batch.images[0] = torch.zeros(3, 0, 0, dtype=torch.uint8)
     with pytest.warns(UserWarning, match=r"the rollout's picture of example 0 of step 1 could not be written"):
         fit(tmp_path, Sampler(rollout), RolloutLogger(), count=1)

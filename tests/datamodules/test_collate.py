@@ -74,7 +74,7 @@ def test_instances_of_every_example_at_half_the_frame():
     torch.testing.assert_close(batch.instances[2].float().sum(0), halved[2, 0], atol=2e-3, rtol=0)
     part = batch.part(1, 3)
     assert [len(each) for each in part.instances] == [0, 2]
-    assert part.to("meta").instances[1].device.type == "meta"
+    assert part.to("meta").original_instances[1].device.type == "meta"
 
 
 def test_a_batch_of_single_objects_holds_no_instances():

@@ -43,7 +43,7 @@ def test_empty_folder(tmp_path):
 
 def test_unknown_version(split):
     edit(split, lambda content: content.update(format_version=99))
-    with pytest.raises(ShardError, match="format version 99, this release reads 1"):
+    with pytest.raises(ShardError, match="format version 99, this release reads 2"):
         read_index(split)
     (split / "index.json").write_text("[]")
     with pytest.raises(ShardError, match="format version None"):

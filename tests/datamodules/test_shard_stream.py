@@ -6,26 +6,25 @@ import shutil
 
 import pytest
 
-from datamodules.collate import FrameCollator
+from datamodules.collate import Packer
+from datamodules.shard_cache import ShardCache
 from datamodules.shard_index import ShardError, read_index
 from datamodules.shard_loader import ShardLoader
-from datamodules.shard_plan import portions
+from datamodules.shard_plan import Shuffle, example_table
 from datamodules.shard_stream import ShardStream, StreamOptions
 from tests.datamodules.build import make_split
 
-COLLATE = FrameCollator(16)
 
-
-def loader(split, *, rank=0, world=1, workers=0, train=True, limit=None, start=None, persistent=False, **options):
-    unit = options.pop("unit", "target")
-    shards = portions([read_index(split)], unit, limit)
-    batch = options.setdefault("batch_size", 3)
-    batches = max(1, sum(shard.examples for shard in shards) // (batch * world)) if train else None
-    options = {"expression": "first", "max_bad_fraction": 0.0, "shuffle_buffer": 50, **options}
-    made = StreamOptions(unit=unit, rank=rank, world_size=world, num_workers=workers, batches=batches, **options)
-    return ShardLoader(
-        ShardStream(shards, made, COLLATE), start_method=start, persistent_workers=persistent, reshuffle=train
+def loader(split, *, rank=0, world=1, workers=0, train=True, limit=None, **options):
+    lent = {name: options.pop(name) for name in ("start_method", "persistent_workers", "on_resume") if name in options}
+    table = example_table([read_index(split)], options.setdefault("unit", "target"), limit)
+    shuffle = Shuffle(options.get("seed", 0), options.pop("window", 50), options.pop("together", 1))
+    options = {"expression": "first", "max_bad_fraction": 0.0, "batch_size": 3, **options}
+    made = StreamOptions(
+        rank=rank, world_size=world, num_workers=workers, shuffle=shuffle if train else None, **options
     )
+    stream = ShardStream(table, made, ShardCache(None, 10**9, 0), Packer(16))
+    return ShardLoader(stream, reshuffle=train, **lent)
 
 
 def keys(batches):
@@ -67,7 +66,7 @@ def test_order_is_a_function_of_seed_and_epoch(split):
     assert [epoch(made, number) for number in range(3)] == orders
     assert epoch(made, 1) == orders[1]
     assert epoch(loader(split, seed=1), 0) != orders[0]
-    assert epoch(loader(split, shuffle_buffer=1), 0) != orders[0]
+    assert epoch(loader(split, window=1), 0) != orders[0]
 
 
 def test_a_single_shard_is_shuffled_anew_each_epoch(tmp_path):
@@ -80,10 +79,10 @@ def test_a_single_shard_is_shuffled_anew_each_epoch(tmp_path):
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_the_epoch_reaches_workers(split, persistent):
-    made = loader(split, workers=2, persistent=persistent)
+    made = loader(split, workers=2, persistent_workers=persistent)
     orders = [epoch(made, number) for number in range(2)]
     assert orders[0] != orders[1]
-    again = loader(split, workers=2, persistent=not persistent)
+    again = loader(split, workers=2, persistent_workers=not persistent)
     assert epoch(again, 1) == orders[1]
     assert epoch(again, 0) == orders[0]
 
@@ -99,30 +98,40 @@ def test_random_expressions_change_with_the_epoch(split):
     assert len({tuple(found[key] for key in sorted(found)) for found in asked}) == 4
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_training_batches_are_equal_on_uneven_shards(uneven, workers):
-    world = 3 if workers < 2 else 1
-    counts = []
-    for rank in range(world):
-        made = loader(uneven, rank=rank, world=world, workers=workers, batch_size=2)
-        batches = epoch(made, 0)
-        assert [len(batch) for batch in batches] == [2] * len(made)
-        counts.append(len(batches))
-    assert counts == [25 // (2 * world)] * world
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2), (3, 1), (4, 0)])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 30])
+def test_every_rank_has_as_many_batches_and_every_example_comes_once(uneven, world, workers, batch_size):
+    made = [loader(uneven, rank=rank, world=world, workers=workers, batch_size=batch_size) for rank in range(world)]
+    ranks = [epoch(each, 2) for each in made]
+    assert {len(batches) for batches in ranks} == {len(made[0])}
+    seen = [key for batches in ranks for batch in batches for key in batch]
+    assert set(seen) == {f"img{number:05d}/0" for number in range(25)}
+    repeated = -25 % world if batch_size == 1 else 0  # then the last step has no two for one rank and none for another
+    assert len(seen) == 25 + repeated
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_the_order_does_not_depend_on_ranks_and_workers(uneven, workers):
+    alone = [key for batch in epoch(loader(uneven, batch_size=6), 1) for key in batch]
+    ranks = [epoch(loader(uneven, rank=rank, world=3, workers=workers, batch_size=2), 1) for rank in range(3)]
+    steps = [key for step in zip(*ranks, strict=True) for batch in step for key in batch]
+    assert steps == alone
+
+
+def test_the_rest_of_an_epoch_can_be_left_out(uneven):
+    ranks = [epoch(loader(uneven, rank=rank, world=2, batch_size=4, drop_last=True), 0) for rank in range(2)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == [[4, 4, 4]] * 2
+    assert len({key for batches in ranks for batch in batches for key in batch}) == 24
 
 
 def test_fewer_examples_than_a_batch_still_give_one(tmp_path):
-    made = loader(make_split(tmp_path / "s", 2), batch_size=5)
-    (batch,) = epoch(made, 0)
-    assert len(batch) == 5
+    split = make_split(tmp_path / "s", 2)
+    (batch,) = epoch(loader(split, batch_size=5), 0)
     assert set(batch) == {"img00000/0", "img00001/0"}
-
-
-def test_a_pass_is_finished_before_examples_repeat(uneven):
-    """The shuffle buffer (50) is larger than a pass (25): it must not mix passes."""
-    (seen,) = epoch(loader(uneven, batch_size=50, world=1), 0)
-    assert len(set(seen[:25])) == len(set(seen[25:])) == 25
-    assert seen[:25] != seen[25:]
+    # three ranks cannot share two examples without one of them coming twice
+    ranks = [flat(loader(split, rank=rank, world=3, batch_size=5)) for rank in range(3)]
+    assert [len(seen) for seen in ranks] == [1, 1, 1]
+    assert {key for seen in ranks for key in seen} == set(batch)
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 0), (2, 2), (3, 2), (7, 0)])
@@ -141,7 +150,7 @@ def test_evaluation_sees_every_example_once(split, world, workers):
 
 def test_spawned_workers_know_their_rank(split):
     """Spawned workers cannot ask torch.distributed; two ranks must still read different shards."""
-    ranks = [flat(loader(split, rank=rank, world=2, workers=1, train=False, start="spawn")) for rank in range(2)]
+    ranks = [flat(loader(split, rank=rank, world=2, workers=1, train=False, start_method="spawn")) for rank in range(2)]
     assert not set(ranks[0]) & set(ranks[1])
     assert len(ranks[0] + ranks[1]) == 46
 
@@ -152,28 +161,69 @@ def test_limits_take_exactly_so_many(split):
     assert len({key for batch in epoch(loader(split, limit=7, batch_size=21), 0) for key in batch}) == 7
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("done", [1, 4, 6])
-def test_a_resumed_epoch_continues_with_the_next_batch(split, workers, done):
-    whole = epoch(loader(split, workers=workers), 3)
-    begun = loader(split, workers=workers)
+def interrupted(split, done, **options):
+    """The batches of a rank up to ``done``, and the state of its loader then."""
+    begun = loader(split, **options)
     begun.sampler.set_epoch(3)
     batches = iter(begun)
-    assert [next(batches).keys for _ in range(done)] == whole[:done]
-    resumed = loader(split, workers=workers)
-    resumed.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+    seen = [list(next(batches).keys) for _ in range(done)]
+    state = json.loads(json.dumps(begun.state_dict()))
+    batches.close()
+    return seen, state
+
+
+@pytest.mark.parametrize("workers", [(0, 0), (2, 2), (0, 2), (2, 0), (2, 3)])
+@pytest.mark.parametrize("done", [1, 4, 15])
+def test_a_resumed_epoch_continues_with_the_next_batch(split, workers, done):
+    """46 examples in 16 batches, the last one smaller; also after a change of the number of workers."""
+    whole = epoch(loader(split), 3)
+    seen, state = interrupted(split, done, workers=workers[0])
+    assert seen == whole[:done]
+    resumed = loader(split, workers=workers[1])
+    resumed.load_state_dict(state)
     assert epoch(resumed, 3) == whole[done:]
     assert epoch(resumed, 3) == whole
 
 
-def test_resuming_past_the_first_pass(tmp_path):
-    small = make_split(tmp_path / "s", 4, num_shards=2)
-    whole = epoch(loader(small, workers=2, batch_size=2, rank=0), 0)
-    assert len(whole) == 2
-    for done in (1, 2):
-        resumed = loader(small, workers=2, batch_size=2)
-        resumed.load_state_dict({"epoch": 0, "batches": done})
-        assert epoch(resumed, 0) == (whole[done:] if done < 2 else whole)
+def test_a_finished_epoch_is_not_gone_on_with(split):
+    whole = epoch(loader(split), 3)
+    _, state = interrupted(split, len(whole))
+    assert state["examples"] == 46
+    resumed = loader(split)
+    resumed.load_state_dict(state)
+    assert epoch(resumed, 3) == whole
+
+
+@pytest.mark.parametrize(("before", "now"), [((1, 3), (2, 3)), ((2, 3), (1, 3)), ((2, 2), (3, 4)), ((3, 5), (1, 1))])
+def test_another_number_of_ranks_goes_on_at_the_last_shared_position(split, before, now, caplog):
+    """(ranks, examples a batch): nothing is repeated and nothing lost."""
+    ranks = [interrupted(split, 3, rank=rank, world=before[0], batch_size=before[1]) for rank in range(before[0])]
+    seen = [key for batches, _ in ranks for batch in batches for key in batch]
+    assert {state["examples"] for _, state in ranks} == {len(seen)}
+    lengths, counted = set(), []
+    for rank in range(now[0]):
+        resumed = loader(split, rank=rank, world=now[0], batch_size=now[1], on_resume=counted.append)
+        resumed.load_state_dict(ranks[0][1])
+        batches = epoch(resumed, 3)
+        lengths.add(len(batches))
+        assert counted[-1] + len(batches) == len(resumed)  # what Lightning is told fits the length of the loader
+        seen += [key for batch in batches for key in batch]
+    assert len(lengths) == 1
+    assert len(set(seen)) == 46
+    assert len(seen) == 46
+    assert f"Resuming epoch 3 after {ranks[0][1]['examples']} of its 46 examples" in caplog.text
+    assert f"for {now[0]} rank(s) with {now[1]} examples each (before: {before[0]} with {before[1]})" in caplog.text
+
+
+def test_a_position_in_other_data_is_not_followed(split, caplog):
+    _, state = interrupted(split, 3)
+    counted = []
+    resumed = loader(split, on_resume=counted.append)
+    resumed.identity = {"seed": 5}
+    resumed.load_state_dict(state)
+    assert counted == [0]
+    assert len(epoch(resumed, 3)) == 16
+    assert "made with other training data or another order of it (seed changed)" in caplog.text
 
 
 def break_shards(source, target, change):
@@ -194,13 +244,20 @@ def one_broken(split, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("train", [True, False])
-def test_a_bad_sample_is_skipped_counted_and_named(one_broken, caplog, workers, train):
-    made = loader(one_broken, max_bad_fraction=0.05, train=train, batch_size=2, workers=workers)
-    with caplog.at_level(logging.WARNING, logger="datamodules.shard_stream"):
+def test_a_bad_sample_is_skipped_counted_and_named(one_broken, tmp_path, caplog, workers, train):
+    report = tmp_path / "run" / "unusable.jsonl"
+    made = loader(one_broken, max_bad_fraction=0.05, train=train, batch_size=2, workers=workers, report=report)
+    with caplog.at_level(logging.WARNING, logger="datamodules.shard_access"):
         seen = flat(made)
     assert not any(key.startswith("img00001/") for key in seen)
     assert made.bad_images == 1
-    assert len(seen) == (46 if train else 44)
+    assert len(seen) == len(set(seen)) == 44
+    flat(made)
+    assert made.bad_images == 1
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "unusable.jsonl").read_text().splitlines()]
+    assert (line["key"], line["epoch"], line["rank"]) == ("img00001", 0, 0)
+    assert line["shard"].endswith("00001.tar")
+    assert line["reason"].startswith("broken png image")
     if not workers:
         assert len(caplog.messages) == 1
         assert "Skipped sample 'img00001' of " in caplog.text
@@ -231,26 +288,53 @@ def test_bad_json_and_bad_masks_are_bad_samples_too(split, tmp_path, caplog):
     assert "target '0': mask counts hold characters outside" in caplog.text
 
 
-def test_a_shard_without_usable_samples_does_not_hang(tmp_path):
+def test_a_batch_of_unusable_images_takes_one_that_follows(tmp_path):
+    whole = make_split(tmp_path / "s", 6, num_shards=6)
+    broken = break_shards(
+        whole, tmp_path / "b", lambda name, content: content.replace(b"\x89PNG", b"XXXX") if name < "00003" else content
+    )
+    made = loader(broken, batch_size=1, max_bad_fraction=0.9)
+    batches = epoch(made, 0)
+    assert [len(batch) for batch in batches] == [1] * 6
+    assert {key for batch in batches for key in batch} == {f"img{number:05d}/0" for number in (3, 4, 5)}
+    assert made.bad_images == 3
+
+
+def test_a_split_without_usable_samples_does_not_hang(tmp_path):
     whole = make_split(tmp_path / "s", 2, num_shards=1)
     broken = break_shards(whole, tmp_path / "b", lambda name, content: content.replace(b"\x89PNG", b"XXXX"))
     with pytest.raises(ShardError, match="are unusable"):
         list(loader(broken, max_bad_fraction=0.5))
-    with pytest.raises(ShardError, match=r"all 2 images of .*00000\.tar are unusable: nothing to train on"):
+    with pytest.raises(ShardError, match=r"none of the 32 batches .*\(2 unusable ones so far\): nothing to train on"):
         list(loader(broken, max_bad_fraction=1.0))
 
 
 def test_a_shard_that_changed_under_the_run_stops_it(split, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(split, copy)
-    made = loader(copy, train=False)
     shard = copy / "00002.tar"
     whole = shard.read_bytes()
+    made = loader(copy, train=False)
     shard.write_bytes(whole[:3000])
-    with pytest.raises(ShardError, match=r"00002\.tar cannot be read to its end"):
+    with pytest.raises(ShardError, match=r"00002\.tar ends at byte 3000, index\.json says 20480: .*truncated"):
         list(made)
-    # zeros at a member boundary look like a proper end of the tar
     start = whole.index(b"img00012.png")
     shard.write_bytes(whole[:start] + bytes(len(whole) - start))
-    with pytest.raises(ShardError, match=r"00002\.tar holds 2 images and 4 examples .*its index says 5 and 10"):
+    with pytest.raises(ShardError, match=r"00002\.tar at byte \d+ is no plain tar file"):
         list(made)
+    shard.write_bytes(whole[start:] + whole[:start])
+    message = r"00002\.tar at byte \d+.*(do not belong together|cannot be read|no plain tar)"
+    with pytest.raises(ShardError, match=message):
+        list(made)
+
+
+def test_an_index_of_other_targets_stops_the_run(split, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(split, copy)
+    index = json.loads((copy / "index.json").read_text())
+    entry = index["shards"][0]
+    entry["samples"]["targets"][0] += 1
+    entry["targets"] += 1
+    (copy / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ShardError, match=r"sample 'img00000' has 2 examples \(targets\), its index says more"):
+        list(loader(copy, train=False))

@@ -309,7 +309,7 @@ class TestCompletions:
         assert run(model, objective, batch)[0].logs["kl"] > 1e-3
 
     def test_an_example_with_nothing_to_find_is_no_trouble(self, model, batch):
-        empty = replace(batch, masks=torch.zeros_like(batch.masks))
+        empty = replace(batch, original_masks=[torch.zeros_like(mask) for mask in batch.original_masks])
         output, gradients, _ = run(model, objective_of(model), empty)
         assert output.loss.isfinite()
         assert all(gradient.isfinite().all() for gradient in gradients.values())

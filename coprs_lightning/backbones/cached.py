@@ -1,4 +1,4 @@
-"""No backbone: the batch brings its features (the paper computes SAM's once for the whole dataset)."""
+"""No backbone: features are read from the shards (the paper computes SAM's once for the whole dataset)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from coprs_lightning.backbones.base import ImageBackbone
 from coprs_lightning.component import check_positive
 
 
-class PrecomputedFeatures(ImageBackbone):
+class CachedBackbone(ImageBackbone):
     """Stands for a backbone where every batch has ``features``: it has no weights, and computes nothing.
 
-    So a training from precomputed features keeps no image encoder in memory; the defaults are those of SAM's features.
+    `coprs data features` computes them. So a training keeps no image encoder in memory; the defaults are those of SAM's
+    features.
 
     Args:
         out_channels: C of the features.
@@ -35,6 +36,7 @@ class PrecomputedFeatures(ImageBackbone):
             ValueError: always.
         """
         raise ValueError(
-            f"the model has no image backbone and the batch of {len(frames)} frames brings no features. Give "
-            "precomputed features of them, or put a backbone in its place (model.backbone, for instance SamBackbone)."
+            f"the model has no image backbone and the batch of {len(frames)} frames brings no features. Compute "
+            "them once with `coprs data features`, or put a backbone in its place (model.backbone, for instance "
+            "SamBackbone)."
         )

@@ -1,0 +1,1 @@
+"""Changes of training examples that keep their questions true."""
