@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from coprs_lightning.cli_configs import load_yaml
 from coprs_lightning.commands import CommandError, UsageError
 from coprs_lightning.evaluation.benchmarks import known_benchmarks
 from coprs_lightning.spec import constructor_hints
+from datamodules.locations import expand
 from datamodules.shard_index import ShardError, ShardIndex, Unit, read_index
-from datamodules.shard_writer import INDEX_NAME
 
 UNITS: tuple[Unit, ...] = ("target", "expression")
 DATA_CLASS = "datamodules.shard_datamodule.ShardDataModule"
@@ -47,8 +45,7 @@ class Split:
     @property
     def sha256(self) -> list[str]:
         """Checksum of every index, which holds the checksums of the shards."""
-        files = [Path(folder) / INDEX_NAME for folder in self.folders]
-        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return [index.sha256 for index in self.indexes]
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ def check_reader(spec: dict[str, Any], options: Sequence[str] = _NEEDED) -> None
 def _split(name: str, folders: Any, benchmark: str | None, where: str, remedy: str = "") -> Split:
     listed = tuple(str(folder) for folder in ([folders] if isinstance(folders, str) else folders))
     try:
-        indexes = tuple(read_index(folder) for folder in listed)
+        indexes = tuple(read_index(location) for folder in listed for location in expand(folder))
     except (FileNotFoundError, ShardError) as error:
         remedy = remedy or "Convert it, mend the path, or leave it out with --splits."
         raise CommandError(f"{where}: {error} Nothing was evaluated. {remedy}") from error

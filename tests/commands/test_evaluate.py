@@ -164,12 +164,10 @@ def test_two_processes_give_the_same_bytes(talking: Path, tmp_path: Path) -> Non
     assert drawn == expected
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(reason="batches follow shards and ranks: they have to be formed before they are dealt out")
-def test_two_processes_give_the_same_bytes_whatever_the_shards(
+def test_two_processes_give_the_same_bytes_whatever_shards_and_workers(
     evaluated: Path, talking: Path, config: Path, tmp_path: Path
 ) -> None:
-    on_two_processes(words(talking, config, tmp_path / "two", "--panels", "0"))
+    on_two_processes(words(talking, config, tmp_path / "two", "--panels", "0", "--num-workers", "2"))
     for name in TABLES:
         assert (tmp_path / "two" / name).read_bytes() == (evaluated / name).read_bytes(), name
 
