@@ -14,7 +14,7 @@ from callbacks.smoke_causes import CAUSES, Situation, findings
 from callbacks.smoke_signs import Signs
 from callbacks.smoke_weights import look_at
 from coprs_lightning.backbones import TimmBackbone
-from coprs_lightning.backbones.precomputed import PrecomputedFeatures
+from coprs_lightning.backbones.cached import CachedBackbone
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.heatmap_heads import FiLMHead
 from coprs_lightning.objectives import GRPOObjective
@@ -177,7 +177,7 @@ def test_features_without_content(tmp_path: Path) -> None:
     def spoil(batch: SegmentationBatch) -> None:
         batch.features = torch.full((4, CHANNELS, 8, 8), 0.5)
 
-    made = module(backbone=PrecomputedFeatures(out_channels=CHANNELS, stride=4, image_size=FRAME))
+    made = module(backbone=CachedBackbone(out_channels=CHANNELS, stride=4, image_size=FRAME))
     assert cause(validated(tmp_path, made, batches(2, spoil))) == "flat features"
 
 
