@@ -105,7 +105,7 @@ def draw_panel(
     pictures = _pictures(image, heatmap, mask, truth, ignore)
     width = 2 * _MARGIN + len(pictures) * _PANEL + (len(pictures) - 1) * _GAP
     panel_height = _PANEL * float(np.clip(image.shape[0] / image.shape[1], 0.35, 1.6))
-    with _quiet_fonts():
+    with quiet_fonts():
         parsed = parse_completion(completion_text, num_tokens)
         lines = _text_lines(question, completion_text, parsed, notes, width - 2 * _MARGIN - _LABEL)
     top = _MARGIN / 2 + (_TITLE if title else 0)
@@ -117,7 +117,7 @@ def draw_panel(
     def write(text: str, x: float, y: float, **style: Any) -> None:
         # by the baseline: letters of another font must not move a line against its label
         place = x / width, 1 - (y + _ASCENT) / height
-        figure.text(*place, text, parse_math=False, va="baseline", **{**_font(), **style})
+        figure.text(*place, text, parse_math=False, va="baseline", **{**text_font(), **style})
 
     if title:
         write(printable(title), _MARGIN, _MARGIN / 2, fontsize=_FONT_SIZE + 2, fontweight="bold")
@@ -140,7 +140,7 @@ def render(figure: Figure) -> np.ndarray:
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)
-    with _quiet_fonts():
+    with quiet_fonts():
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -239,7 +239,8 @@ def _show(axes: Axes, picture: _Picture) -> None:
     axes.set_axis_off()
 
 
-def _font() -> dict[str, Any]:
+def text_font() -> dict[str, Any]:
+    """Size and family of texts, with what is installed for other scripts."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -253,7 +254,7 @@ def _text_lines(
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
-    font = _font()
+    font = text_font()
     properties = FontProperties(family=font["fontfamily"], size=font["fontsize"])
     renderer = RendererAgg(8, 8, _DPI)
 
@@ -272,7 +273,8 @@ def _text_lines(
 
 
 @contextmanager
-def _quiet_fonts() -> Iterator[None]:
+def quiet_fonts() -> Iterator[None]:
+    """No warnings about letters that no font has."""
     with warnings.catch_warnings():
         # a script without an installed font is drawn as boxes; the run goes on
         warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing")

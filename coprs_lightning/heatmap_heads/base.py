@@ -42,6 +42,18 @@ class HeatmapHead(CompilableComponent, ABC):
             (B, K, h · upscale, w · upscale) logits.
         """
 
+    def maps(self, query: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """What the head sees on its way to the heatmap, for people who look into one answer; nothing by default.
+
+        Args:
+            query: (B, K, Dq).
+            features: (B, C, h, w).
+
+        Returns:
+            (B, K, h, w) maps by name, in whatever unit the head computes them; 0 says neither yes nor no.
+        """
+        return {}
+
     def check_inputs(self, query: Tensor, features: Tensor) -> None:
         """Refuse a query or features of another size than declared."""
         if query.shape[-1] != self.query_dim or features.shape[1] != self.in_channels:

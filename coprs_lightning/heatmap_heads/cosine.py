@@ -43,10 +43,18 @@ class CosineHead(HeatmapHead):
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
         """See :meth:`HeatmapHead.forward`."""
+        scale = self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
+        self.record("temperature", 1 / scale)
+        logits = self.cosine(query, features) * scale + self.bias
+        return F.interpolate(logits, scale_factor=self.upscale, mode="bilinear", align_corners=False)
+
+    def cosine(self, query: Tensor, features: Tensor) -> Tensor:
+        """(B, K, h, w) cosine similarities."""
         self.check_inputs(query, features)
         queries = F.normalize(self.q_proj(query), dim=-1)
         keys = F.normalize(self.k_proj(features), dim=1)
-        scale = self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
-        self.record("temperature", 1 / scale)
-        logits = torch.einsum("bkd,bdhw->bkhw", queries, keys) * scale + self.bias
-        return F.interpolate(logits, scale_factor=self.upscale, mode="bilinear", align_corners=False)
+        return torch.einsum("bkd,bdhw->bkhw", queries, keys)
+
+    def maps(self, query: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """See :meth:`HeatmapHead.maps`: the similarity, from -1 to 1."""
+        return {"cosine": self.cosine(query, features)}

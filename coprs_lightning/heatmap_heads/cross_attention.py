@@ -49,12 +49,21 @@ class CrossAttentionHead(HeatmapHead):
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
         """See :meth:`HeatmapHead.forward`."""
+        logits = self.head_logits(query, features)
+        fused = self.fuser(logits.flatten(0, 1)).unflatten(0, logits.shape[:2])[:, :, 0]
+        return F.interpolate(fused, scale_factor=self.upscale, mode="bilinear", align_corners=False)
+
+    def head_logits(self, query: Tensor, features: Tensor) -> Tensor:
+        """(B, K, n, h, w) query-key products of every head, scaled, before they are fused."""
         self.check_inputs(query, features)
         queries = self.q_proj(query).unflatten(-1, (self.num_heads, -1))  # (B, K, n, d)
         keys = self.k_proj(features).unflatten(1, (self.num_heads, -1))  # (B, n, d, h, w)
-        logits = torch.einsum("bknd,bndhw->bknhw", queries, keys) * self.scale
-        fused = self.fuser(logits.flatten(0, 1)).unflatten(0, logits.shape[:2])[:, :, 0]
-        return F.interpolate(fused, scale_factor=self.upscale, mode="bilinear", align_corners=False)
+        return torch.einsum("bknd,bndhw->bknhw", queries, keys) * self.scale
+
+    def maps(self, query: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """See :meth:`HeatmapHead.maps`: query · key of every head."""
+        logits = self.head_logits(query, features)
+        return {f"head {number}": one for number, one in enumerate(logits.unbind(2), 1)}
 
 
 class LinearFuseCrossAttentionHead(CrossAttentionHead):

@@ -40,8 +40,20 @@ class FiLMHead(HeatmapHead):
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
         """See :meth:`HeatmapHead.forward`."""
+        logits = self.head(self.modulated(query, features))[:, 0].unflatten(0, query.shape[:2])
+        return F.interpolate(logits, scale_factor=self.upscale, mode="bilinear", align_corners=False)
+
+    def maps(self, query: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """See :meth:`HeatmapHead.maps`: channels that speak for a place and against it; with the bias, the logits."""
+        weight = self.head.weight[0]  # (dim, 1, 1)
+        each = self.modulated(query, features) * weight
+        parts = {"evidence for": each.clamp_min(0), "evidence against": each.clamp_max(0)}
+        return {name: part.sum(1).unflatten(0, query.shape[:2]) for name, part in parts.items()}
+
+    def modulated(self, query: Tensor, features: Tensor) -> Tensor:
+        """(B·K, dim, h, w) channels after the last block."""
         self.check_inputs(query, features)
-        batch, count = query.shape[:2]
+        count = query.shape[1]
         film = self.film(query).flatten(0, 1)[..., None, None]
         film = film.unflatten(1, (self.depth, 2, -1))  # (B·K, depth, 2, dim, 1, 1)
         x = features
@@ -50,5 +62,4 @@ class FiLMHead(HeatmapHead):
             if index == 0:  # the first convolution sees no query: once per image is enough
                 x = x.repeat_interleave(count, 0)
             x = F.silu((1 + film[:, index, 0]) * x + film[:, index, 1])
-        logits = self.head(x)[:, 0].unflatten(0, (batch, count))
-        return F.interpolate(logits, scale_factor=self.upscale, mode="bilinear", align_corners=False)
+        return x
