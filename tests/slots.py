@@ -279,6 +279,11 @@ class HeadTester(SlotTester):
             torch.testing.assert_close(head(query[:, :1], features), together[:, :1])
         assert not torch.allclose(together[:, 0], together[:, 1])
 
+    def test_maps_are_on_the_features_grid(self):
+        with torch.no_grad():
+            maps = self.build().eval().maps(*self.inputs())
+        assert all(one.shape == (3, 2, 6, 5) and one.isfinite().all() for one in maps.values())
+
     def test_an_absent_query_gives_finite_gradients(self):
         head = self.build()
         query, features = self.inputs()

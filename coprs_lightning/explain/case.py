@@ -65,7 +65,7 @@ class View:
         return valid_mask(self.batch.valid_sizes, self.grid, self.model.image_size)[0, 0]
 
     def resized(self, values: Tensor) -> Tensor:
-        """(n, H, W) values over the image on the heatmap's grid, (n, H', W') float32; the border goes on in the padding."""
+        """(n, H, W) values over the image on the heatmap's grid, (n, H', W') float32; padding repeats the border."""
         frame = self.model.image_size
         values = values.to(self.features.device, torch.float32)[None]
         if self.valid != tuple(values.shape[-2:]):

@@ -20,6 +20,9 @@ from coprs_lightning.images import ImageLike, read_image
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.structures import NO_PRIOR_LOGIT
 
+LEAST_INSIDE, MOST_OUTSIDE = 2.0, -4.0
+"""Logits (88 % and 2 %) that a drawn heatmap has at least."""
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -39,6 +42,9 @@ class Levels:
     def of(cls, logits: Tensor) -> Levels:
         """Levels of a model's own heatmap: the medians of its positive and of its negative logits.
 
+        A model that hardly decides (before training) would have a person's box as vague as its own heatmap, so they are
+        at least ``LEAST_INSIDE`` and at most ``MOST_OUTSIDE``.
+
         Args:
             logits: of any shape; the defaults stand for what it does not have.
         """
@@ -46,8 +52,8 @@ class Levels:
         values = values[values > NO_PRIOR_LOGIT]
         inside, outside = values[values > 0], values[values < 0]
         return cls(
-            float(inside.median()) if len(inside) else cls.inside,
-            float(outside.median()) if len(outside) else cls.outside,
+            max(LEAST_INSIDE, float(inside.median())) if len(inside) else cls.inside,
+            min(MOST_OUTSIDE, float(outside.median())) if len(outside) else cls.outside,
         )
 
     def logits(self, probability: np.ndarray) -> np.ndarray:

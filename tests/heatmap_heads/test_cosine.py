@@ -21,6 +21,13 @@ class TestCosine(HeadTester):
                     cosine = torch.cosine_similarity(keys, asked.expand_as(keys), dim=-1)
                     torch.testing.assert_close(output[b, k], cosine / 0.2 - 1.8)
 
+    def test_the_map_is_the_cosine(self):
+        head = self.build(upscale=1, temperature=0.2).eval()
+        with torch.no_grad():
+            cosine = head.maps(*self.inputs())["cosine"]
+            torch.testing.assert_close(cosine / 0.2 - 1.8, head(*self.inputs()))
+        assert cosine.abs().max() <= 1 + 1e-5
+
     def test_logits_stay_within_the_scale(self):
         head = self.build()
         with torch.no_grad():

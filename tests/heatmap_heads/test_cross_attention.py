@@ -40,6 +40,14 @@ class TestCrossAttention(HeadTester):
         with torch.no_grad():
             torch.testing.assert_close(head(*self.inputs()), by_the_equation(head, *self.inputs(), heads=4))
 
+    def test_maps_are_the_heads_that_the_fuser_joins(self):
+        head = self.build(upscale=1).eval()
+        with torch.no_grad():
+            maps = head.maps(*self.inputs())
+            assert list(maps) == ["head 1", "head 2", "head 3", "head 4"]
+            joined = torch.stack([*maps.values()], 2).flatten(0, 1)
+            torch.testing.assert_close(head.fuser(joined).view(3, 2, 6, 5), head(*self.inputs()))
+
     def test_refuses_heads_that_do_not_divide(self):
         with pytest.raises(ValueError, match="dim 16 is no multiple of num_heads 3"):
             self.cls(query_dim=4, in_channels=4, num_heads=3, dim=16)

@@ -26,6 +26,14 @@ class TestFiLM(HeadTester):
                     expected = F.interpolate(head.head(x), scale_factor=4, mode="bilinear", align_corners=False)
                     torch.testing.assert_close(output[b, k], expected[0, 0])
 
+    def test_evidence_for_and_against_and_the_bias_are_the_logits(self):
+        head = self.build(upscale=1).eval()
+        with torch.no_grad():
+            maps = head.maps(*self.inputs())
+            whole = maps["evidence for"] + maps["evidence against"] + head.head.bias
+            torch.testing.assert_close(whole, head(*self.inputs()))
+        assert maps["evidence for"].min() >= 0 >= maps["evidence against"].max()
+
     def test_groups_divide_any_width(self):
         assert self.run(self.build(dim=12), self.inputs()).shape == (3, 2, 24, 20)
         assert FiLMHead(query_dim=8, in_channels=8).norms[0].num_groups == 32
