@@ -8,8 +8,18 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from callbacks.step_outputs import check_step, original_logits
-from coprs_lightning.metrics import CompletionRates, ObjectCounts, SegmentationIoU
+from callbacks.step_outputs import check_step
+from coprs_lightning.metrics import (
+    BoundaryIoU,
+    BucketIoU,
+    CompletionRates,
+    ExampleMetric,
+    HeatmapConcentration,
+    NoTargetScores,
+    ObjectCounts,
+    SegmentationIoU,
+    answers,
+)
 from coprs_lightning.metrics.iou import DEFAULT_THRESHOLDS
 
 if TYPE_CHECKING:
@@ -30,8 +40,11 @@ class IoUMetrics(Callback):
     - ``count_accuracy``: where concentration tokens have a confidence, the share of questions for which as many of them
       stand for an object as there are objects;
     - ``format_rate``: share of well-formed completions; ``token_rate``: share with a concentration token;
-      ``completion_length``: mean length in tokens;
-    - ``n``: number of examples.
+      ``truncated_rate``: share that the length limit cut; ``completion_length``: mean length in tokens;
+    - ``n``: number of examples;
+    - what ``extra`` says, by default ``boundary_iou``; ``n_acc``, ``t_acc`` and the scores of gRefCOCO where questions
+      have no target; ``heatmap_inside``, ``heatmap_entropy``, ``heatmap_pointing``; ``giou_by_size/<bucket>`` and
+      ``n_by_size/<bucket>``.
 
     Several dataloaders are pooled. Values are equal on every process and do not depend on how examples are spread over
     processes, provided that the sampler gives each example once. A process may have no examples, but it has to run the
@@ -40,43 +53,66 @@ class IoUMetrics(Callback):
     Args:
         thresholds: IoUs at which precision is reported.
         per_kind: report the gIoU of every kind of question too.
+        extra: further metrics; ``null`` is :class:`BoundaryIoU`, :class:`NoTargetScores`,
+            :class:`HeatmapConcentration` and :class:`BucketIoU`, an empty list is none.
     """
 
-    def __init__(self, *, thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS, per_kind: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS,
+        per_kind: bool = True,
+        extra: list[ExampleMetric] | None = None,
+    ) -> None:
         self.mask_iou = SegmentationIoU(thresholds=thresholds, per_kind=per_kind)
         self.heatmap_iou = SegmentationIoU(thresholds=(), per_kind=False)
         self.rates = CompletionRates()
         self.counts = ObjectCounts()
+        default = (BoundaryIoU, NoTargetScores, HeatmapConcentration, BucketIoU)
+        self.extra: list[ExampleMetric] = [metric() for metric in default] if extra is None else list(extra)
 
     def _start(self, pl_module: pl.LightningModule) -> None:
-        for metric in (self.mask_iou, self.heatmap_iou, self.rates, self.counts):
+        for metric in (self.mask_iou, self.heatmap_iou, self.rates, self.counts, *self.extra):
             metric.to(pl_module.device)
             metric.reset()
 
     def _update(self, pl_module: pl.LightningModule, outputs: Any, batch: SegmentationBatch) -> None:
         output = check_step(outputs, pl_module)
         frame: int = pl_module.image_size  # type: ignore[assignment]
-        heatmap, mask = output.union()
-        for i, (truth, ignore, kind) in enumerate(
-            zip(batch.original_masks, batch.original_ignores, batch.kinds, strict=True)
-        ):
-            self.mask_iou.update(original_logits(mask, batch, i, frame) > 0, truth, ignore, kind)
-            self.heatmap_iou.update(original_logits(heatmap, batch, i, frame) > 0, truth, ignore)
-        self.rates.update(output.completions.texts, output.present, output.completions.mask)
+        for answer in answers(batch, output, frame):
+            self.mask_iou.take(answer)
+            self.heatmap_iou.update(answer.heatmap_marked, answer.target, answer.ignore)
+            for metric in self.extra:
+                metric.take(answer)
+        completions = output.completions
+        self.rates.update(completions.texts, output.present, completions.mask, completions.truncated)
         if output.confidence_logits is not None:
             found = [1] * len(batch) if batch.instances is None else [len(objects) for objects in batch.instances]
             self.counts.update(output.chosen, torch.tensor(found, device=output.present.device))
 
     def scores(self) -> dict[str, Tensor]:
-        """Scores of the epoch so far, over all processes, keys without prefix."""
+        """Scores of the epoch so far, over all processes, keys without prefix.
+
+        Raises:
+            ValueError: where two metrics report a score of the same name.
+        """
         heatmap = self.heatmap_iou.compute()
-        return {
+        found = {
             **self.mask_iou.compute(),
             "heatmap_giou": heatmap["giou"],
             "heatmap_ciou": heatmap["ciou"],
             **self.rates.compute(),
             **self.counts.compute(),
         }
+        for metric in self.extra:
+            scores = metric.compute()
+            if twice := sorted(set(scores) & set(found)):
+                raise ValueError(
+                    f"IoUMetrics.extra: {type(metric).__name__} reports {', '.join(twice)}, which another metric "
+                    "already does. Take one of the two out."
+                )
+            found |= scores
+        return found
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.sanity_checking:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from coprs_lightning.explain.case import Case, View, evaluated
+from coprs_lightning.explain.heatmaps import mask_heatmap
 from coprs_lightning.explain.words import transformers_parts
 from coprs_lightning.structures import Completions, SegmentationOutput
 
@@ -95,12 +96,14 @@ def optimise_heatmap(
     Args:
         view: the image.
         region: (H, W) bool, the mask that is wanted.
-        start: (H', W') logits to start from; ``None`` starts undecided, with 0 everywhere.
+        start: (H', W') logits to start from; ``None`` starts from the region drawn as a heatmap. (An undecided heatmap,
+            0 everywhere, is unlike any that a trained decoder knows: from there it gets nowhere.)
         steps: of the search.
         learning_rate: in logits a step.
     """
-    leaf = torch.zeros(view.grid, device=view.features.device) if start is None else start.detach().clone().float()
-    leaf.requires_grad_(True)
+    if start is None:
+        start = view.to_grid(mask_heatmap(region.cpu().numpy())[None])[0]
+    leaf = start.detach().clone().float().requires_grad_(True)
     optimizer = torch.optim.Adam([leaf], lr=learning_rate)
     wanted, scores = region.to(leaf), []
     best = (-1.0, leaf.detach().clone())

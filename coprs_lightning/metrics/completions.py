@@ -1,4 +1,4 @@
-"""How well completions keep to the asked format (what the paper rewards as format)."""
+"""How well completions keep to the asked format (what the paper rewards as format), and how long they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coprs_lightning.prompts import parse_completion
 
 
 class CompletionRates(Metric):
-    """Shares of well-formed completions and of completions with a concentration token, and their mean length.
+    """Shares of completions that are well-formed, have a concentration token, are cut; and their mean length.
 
     Integer sums: exact under any number of processes.
 
@@ -29,29 +29,41 @@ class CompletionRates(Metric):
     well_formed: Tensor
     with_token: Tensor
     tokens: Tensor
+    cut: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("examples", "well_formed", "with_token", "tokens"):
+        for name in ("examples", "well_formed", "with_token", "tokens", "cut"):
             self.add_state(name, default=torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, texts: Sequence[str], present: Tensor, mask: Tensor) -> None:
+    def update(self, texts: Sequence[str], present: Tensor, mask: Tensor, truncated: Tensor) -> None:
         """Add a batch of completions.
 
         Args:
             texts: B completions.
             present: (B, K) bool, which concentration tokens the completion has; K are asked for.
             mask: (B, R) bool, ``True`` on real tokens.
+            truncated: (B,) bool, ``True`` where the length limit came before the end-of-sequence token.
         """
         self.examples += len(texts)
         self.well_formed += sum(parse_completion(text, present.shape[1]).well_formed for text in texts)
         self.with_token += present.any(dim=1).sum()
         self.tokens += mask.sum()
+        self.cut += truncated.to(self.cut.device).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """``format_rate``, ``token_rate``, ``completion_length``: float64 scalars on the CPU, NaN without examples."""
+        """Float64 scalars on the CPU, NaN without examples.
+
+        Returns:
+            ``format_rate``, ``token_rate`` and ``truncated_rate`` in [0, 1], ``completion_length`` in tokens.
+        """
         examples = int(self.examples)
-        sums = {"format_rate": self.well_formed, "token_rate": self.with_token, "completion_length": self.tokens}
+        sums = {
+            "format_rate": self.well_formed,
+            "token_rate": self.with_token,
+            "truncated_rate": self.cut,
+            "completion_length": self.tokens,
+        }
         return {
             name: torch.tensor(int(total) / examples if examples else math.nan, dtype=torch.float64)
             for name, total in sums.items()

@@ -7,15 +7,18 @@ order of the examples and the number of processes.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
-from torchmetrics.utilities.data import dim_zero_cat
+
+from coprs_lightning.metrics.answers import Answer
+from coprs_lightning.metrics.bootstrap import Bootstrap
+from coprs_lightning.metrics.ratio import Ratio
+from coprs_lightning.metrics.table import ExampleMetric
 
 DEFAULT_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -49,71 +52,75 @@ def intersection_and_union(pred: Tensor, target: Tensor, ignore: Tensor | None =
     return intersection.sum(), union.sum()
 
 
+def mask_counts(pred: Tensor, target: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """(3,) int64: intersection, union and pixels of the target; arguments as :func:`intersection_and_union`."""
+    intersection, union = intersection_and_union(pred, target, ignore)
+    return torch.stack((intersection, union, (target if ignore is None else target & ~ignore).sum()))
+
+
 def example_iou(intersection: int, union: int) -> float:
     """IoU of one example; 1 where both masks are empty, as nothing was asked for and nothing was marked."""
     return intersection / union if union else 1.0
 
 
-def giou(ious: Sequence[float]) -> float:
+def example_ious(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:
+    """:func:`example_iou` of (n,) counts: (n,) float64."""
+    return np.where(unions == 0, 1.0, intersections / np.maximum(unions, 1))
+
+
+def giou(ious: Sequence[float] | np.ndarray) -> float:
     """gIoU: mean of the per-example IoUs; NaN without examples."""
-    return math.fsum(ious) / len(ious) if ious else math.nan
+    return Ratio.mean(ious).value()
 
 
-def ciou(intersections: Sequence[int], unions: Sequence[int]) -> float:
+def ciou_ratio(intersections: Sequence[int] | np.ndarray, unions: Sequence[int] | np.ndarray) -> Ratio:
+    """CIoU as a ratio: pixels that masks share, over pixels that either has; 1 where every union is empty."""
+    above, below = (np.asarray(counts, dtype=np.float64) for counts in (intersections, unions))
+    return Ratio(above, below, empty=1.0 if len(below) else math.nan)
+
+
+def ciou(intersections: Sequence[int] | np.ndarray, unions: Sequence[int] | np.ndarray) -> float:
     """cIoU: all intersections over all unions; NaN without examples, 1 where every union is empty."""
-    return example_iou(sum(intersections), sum(unions)) if unions else math.nan
+    return ciou_ratio(intersections, unions).value()
 
 
-def precision_at(ious: Sequence[float], threshold: float) -> float:
+def precision_at(ious: Sequence[float] | np.ndarray, threshold: float) -> float:
     """Share of examples whose IoU reaches ``threshold``; NaN without examples."""
-    return sum(iou >= threshold for iou in ious) / len(ious) if ious else math.nan
+    return Ratio.mean(np.asarray(ious) >= threshold).value()
 
 
-class SegmentationIoU(Metric):
+class SegmentationIoU(ExampleMetric):
     """gIoU, cIoU, precision at thresholds and gIoU by kind of question, from one table of integer counts.
 
-    Examples come one at a time, since every image has its own size. The table has one row an example – intersection,
-    union, pixels of the ground truth, and length of its kind's name – and is concatenated over processes; a process
-    without examples is fine.
+    As LISA and the paper count: masks are cut at the image's own size, two empty masks have IoU 1, a mask where nothing
+    fits has IoU 0 and adds its pixels to the unions. :class:`NoTargetScores` has the other convention.
 
     Args:
         thresholds: IoUs at which precision is reported.
         per_kind: report the gIoU of every kind of question too.
+        bootstrap: how to find intervals; ``None`` for none.
         kwargs: see :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: for a threshold outside (0, 1].
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = True
 
-    rows: list[Tensor]
-    names: list[Tensor]
-
     def __init__(
-        self, *, thresholds: Sequence[float] = DEFAULT_THRESHOLDS, per_kind: bool = True, **kwargs: Any
+        self,
+        *,
+        thresholds: Sequence[float] = DEFAULT_THRESHOLDS,
+        per_kind: bool = True,
+        bootstrap: Bootstrap | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(width=3, bootstrap=bootstrap, **kwargs)
         for threshold in thresholds:
             if not 0 < threshold <= 1:
                 raise ValueError(f"thresholds must lie in (0, 1], got {threshold}: an IoU is a share, 0.5 means 50 %.")
         self.thresholds = tuple(thresholds)
         self.per_kind = per_kind
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-        self.add_state("names", default=[], dist_reduce_fx="cat")
-        self._seed_states()
-
-    def _seed_states(self) -> None:
-        # torchmetrics stands in a float vector for a process without data, and int tables cannot be gathered with that
-        self.rows.append(torch.zeros(0, 4, dtype=torch.int64, device=self.device))
-        self.names.append(torch.zeros(0, dtype=torch.uint8, device=self.device))
-
-    def reset(self) -> None:
-        """Forget all examples."""
-        super().reset()
-        self._seed_states()
 
     def update(self, pred: Tensor, target: Tensor, ignore: Tensor | None = None, kind: str = "") -> None:
         """Add one example.
@@ -124,38 +131,36 @@ class SegmentationIoU(Metric):
             ignore: (H, W) bool, pixels that count neither for nor against.
             kind: kind of question, empty when unknown.
         """
-        intersection, union = intersection_and_union(pred, target, ignore)
-        wanted = (target if ignore is None else target & ~ignore).sum()
-        name = torch.tensor(list(kind.encode()), dtype=torch.uint8, device=pred.device)
-        self.rows.append(torch.stack((intersection, union, wanted, torch.full_like(union, len(name))))[None])
-        self.names.append(name)
+        self.keep(mask_counts(pred, target, ignore), kind)
+
+    def take(self, answer: Answer) -> None:
+        """See :meth:`ExampleMetric.take`: the mask."""
+        self.update(answer.marked, answer.target, answer.ignore, answer.kind)
+
+    def ratios(self) -> dict[str, Ratio]:
+        """``giou``, ``ciou``, ``precision@<t>`` and ``giou/<kind>``; NaN without examples.
+
+        ``none_accuracy``, the share of examples with an empty ground truth whose predicted mask is empty, where there
+        are such examples.
+        """
+        intersections, unions, wanted = self.table().T
+        ious = example_ious(intersections, unions)
+        found = {"giou": Ratio.mean(ious), "ciou": ciou_ratio(intersections, unions)}
+        found |= {f"precision@{threshold:g}": Ratio.mean(ious >= threshold) for threshold in self.thresholds}
+        if (absent := wanted == 0).any():
+            found["none_accuracy"] = Ratio.mean(unions == 0, among=absent)
+        if self.per_kind:
+            kinds = np.array(self.labels(), dtype=object)
+            found |= {f"giou/{kind}": Ratio.mean(ious[kinds == kind]) for kind in sorted(set(kinds)) if kind}
+        return found
 
     def compute(self) -> dict[str, Tensor]:
         """Scores over all examples of all processes.
 
         Returns:
-            ``n``, ``giou``, ``ciou``, ``precision@<t>`` and ``giou/<kind>`` as float64 scalars on the CPU; NaN (and a
-            warning) without examples. ``none_accuracy``, the share of examples with an empty ground truth whose
-            predicted mask is empty, where there are such examples.
+            ``n`` and :meth:`ratios` as float64 scalars on the CPU; NaN (and a warning) without examples.
         """
-        rows: list[list[int]] = dim_zero_cat(self.rows).tolist()
-        if not rows:
+        count = len(self.table())
+        if not count:
             rank_zero_warn("SegmentationIoU has seen no example: its scores are NaN. Is the split empty?", UserWarning)
-        ious = [example_iou(intersection, union) for intersection, union, _, _ in rows]
-        scores = {"n": float(len(rows)), "giou": giou(ious)}
-        scores["ciou"] = ciou([row[0] for row in rows], [row[1] for row in rows])
-        scores |= {f"precision@{threshold:g}": precision_at(ious, threshold) for threshold in self.thresholds}
-        if empty := [union == 0 for _, union, wanted, _ in rows if wanted == 0]:
-            scores["none_accuracy"] = sum(empty) / len(empty)
-        if self.per_kind:
-            scores |= self._by_kind(ious, [length for _, _, _, length in rows])
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in scores.items()}
-
-    def _by_kind(self, ious: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
-        text = bytes(dim_zero_cat(self.names).tolist())
-        groups: dict[str, list[float]] = defaultdict(list)
-        start = 0
-        for iou, length in zip(ious, lengths, strict=True):
-            groups[text[start : start + length].decode()].append(iou)
-            start += length
-        return {f"giou/{kind}": giou(groups[kind]) for kind in sorted(groups) if kind}
+        return {"n": torch.tensor(count, dtype=torch.float64), **super().compute()}

@@ -7,8 +7,10 @@ from coprs_lightning.explain import (
     Case,
     heatmap_gradient,
     left_out,
+    mask_heatmap,
     optimise_heatmap,
     region_on_grid,
+    segment_with_heatmap,
     soft_iou,
     word_gradient,
 )
@@ -159,12 +161,20 @@ def test_a_policy_of_another_kind_is_refused(case: Case, region: torch.Tensor):
 class TestOptimise:
     def test_it_climbs_and_gives_the_best(self, case: Case):
         wanted = torch.from_numpy(target())
-        found = optimise_heatmap(case, wanted, steps=15)
+        found = optimise_heatmap(case, wanted, torch.zeros(case.grid), steps=15)
         assert len(found.scores) == 16
         assert max(found.scores) > found.scores[0] + 0.05
         assert found.logits.shape == case.grid
         assert soft_iou(found.mask_logits[None], wanted.float()).item() == pytest.approx(max(found.scores), abs=1e-5)
         assert all(parameter.grad is None for parameter in case.model.parameters())
+
+    def test_it_starts_from_the_region(self, case: Case):
+        found = optimise_heatmap(case, torch.from_numpy(target()), steps=3)
+        with torch.no_grad():
+            drawn = segment_with_heatmap(case.model, photo(), mask_heatmap(target()))
+        first = soft_iou(drawn[None], torch.from_numpy(target()).float()).item()
+        assert found.scores[0] == pytest.approx(first, abs=1e-5)
+        assert max(found.scores) > first
 
     def test_no_step_is_the_start(self, case: Case):
         start = torch.randn(case.grid)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -49,3 +50,14 @@ def test_numbers_are_those_of_the_readings():
     assert (plain["heatmap_peak"], plain["heatmap_share_above_half"], plain["mask_share"]) == (0.25, 0.25, 0.5)
     assert plain["iou_before_and_after_decoder"] == 0.5
     assert plain["iou_with_target"] is None
+
+
+@pytest.mark.realdata
+def test_a_real_photo(realdata: Path, tmp_path: Path):
+    image = realdata / "photos_sam" / "dog.jpg"
+    found = explain(speaking_model(), image, "Where is the dog?", box=(0, 200, 400, 500))
+    write(found, tmp_path, image=image.name)
+    height, width = np.asarray(Image.open(image)).shape[:2]
+    assert np.asarray(Image.open(tmp_path / "heatmap.png")).shape == (height, width)
+    assert read_heatmap(tmp_path / "heatmap.npy", (height, width)).shape == (1, height, width)
+    assert (tmp_path / "explanation.html").stat().st_size < 3_000_000
