@@ -1,0 +1,184 @@
+"""Where one instance's mask comes from: a picture of it, run lengths or polygons. Each source reads one mask."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from datamodules.convert.errors import BadItemError
+from datamodules.convert.polygons import check_flat_polygon, coco_mask, paint_polygon
+
+Rasteriser = Literal["opencv", "pycocotools"]
+RASTERISERS = ("opencv", "pycocotools")
+
+MISSING, BAD, SIZE = "missing mask", "bad mask", "mask of another size"
+
+
+class MaskSource(ABC):
+    """One instance's mask, not read yet; small enough to travel to a worker process."""
+
+    @abstractmethod
+    def read(self, height: int, width: int) -> np.ndarray:
+        """The mask as (H, W) bool.
+
+        Raises:
+            BadItemError: unreadable, or not of the image's size.
+        """
+
+
+@dataclass(frozen=True)
+class PictureMask(MaskSource):
+    """A PNG: pixels that are not zero, or those of one value.
+
+    Of a picture with several channels, a pixel is not zero when any colour is not zero and it is not transparent.
+
+    Attributes:
+        picture: the file, or its bytes.
+        name: what errors call it.
+        value: the pixel value that means the target, ``None`` for all but zero.
+    """
+
+    picture: Path | bytes
+    name: str
+    value: int | None = None
+
+    def read(self, height: int, width: int) -> np.ndarray:
+        """See :meth:`MaskSource.read`; the size is compared before any pixel is decoded."""
+        try:
+            data = self.picture if isinstance(self.picture, bytes) else self.picture.read_bytes()
+        except OSError as error:
+            raise BadItemError(MISSING, f"{self.name}: {error.strerror or error}") from error
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                    check_size((image.height, image.width), height, width, self.name)
+                    return self._select(np.asarray(image if image.mode != "LA" else image.convert("RGBA")))
+        except BadItemError:
+            raise
+        except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error …
+            raise BadItemError(BAD, f"{self.name}: no readable PNG: {error}") from error
+
+    def _select(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels.ndim == 2:
+            return np.asarray(pixels != 0 if self.value is None else pixels == self.value)
+        colours = pixels[..., :3]
+        visible = pixels[..., 3] > 0 if pixels.shape[2] == 4 else np.ones(pixels.shape[:2], dtype=bool)
+        if self.value is None:
+            return np.asarray(colours.any(-1) & visible)
+        if (colours != colours[..., :1]).any():
+            raise BadItemError(
+                BAD,
+                f"{self.name}: a coloured picture has no single pixel value to compare with {self.value}; save it with "
+                "one channel, or leave the value out to take all that is not black",
+            )
+        return np.asarray((colours[..., 0] == self.value) & visible)
+
+
+@dataclass(frozen=True)
+class CocoMask(MaskSource):
+    """Flat polygons (their union) or run lengths in COCO's form.
+
+    Attributes:
+        segmentation: a list of flat polygons, an RLE, or a list of RLEs.
+        name: what errors call it.
+        rasteriser: rule for polygons.
+    """
+
+    segmentation: Any
+    name: str
+    rasteriser: Rasteriser = "pycocotools"
+
+    def read(self, height: int, width: int) -> np.ndarray:
+        """See :meth:`MaskSource.read`."""
+        if not self.segmentation:
+            raise BadItemError("no mask", f"{self.name}: neither polygons nor an RLE (boxes are no masks)")
+        try:
+            if self.rasteriser == "opencv" and isinstance(self.segmentation, list):
+                return _opencv_mask(self.segmentation, height, width)
+            return coco_mask(self.segmentation, height, width)
+        except ValueError as error:
+            raise BadItemError(BAD, f"{self.name}: {error}") from error
+
+
+def _opencv_mask(parts: list[Any], height: int, width: int) -> np.ndarray:
+    canvas = np.zeros((height, width), dtype=np.uint8)
+    runs = [part for part in parts if isinstance(part, dict)]
+    for place, part in enumerate(parts):
+        if not isinstance(part, dict):
+            try:
+                points = np.array(check_flat_polygon(part)).reshape(-1, 2)
+            except ValueError as error:
+                raise ValueError(f"part {place} of {len(parts)}: {error}") from error
+            paint_polygon(canvas, points, 1)
+    return (canvas > 0) | coco_mask(runs, height, width) if runs else canvas > 0
+
+
+def check_size(found: tuple[int, int], height: int, width: int, name: str) -> None:
+    """Refuse a mask that is not of its image's size.
+
+    Raises:
+        BadItemError: with both sizes.
+    """
+    if found != (height, width):
+        hint = "; height and width are exchanged" if found == (width, height) else ""
+        raise BadItemError(
+            SIZE, f"{name}: {found[0]} × {found[1]} pixels, its image {height} × {width} (height × width){hint}"
+        )
+
+
+def parse_mask(value: Any, name: str, rasteriser: Rasteriser) -> list[MaskSource]:
+    """Masks in JSON form: an RLE, the polygons of one instance, or a list with one of these for each instance.
+
+    Raises:
+        ValueError: of none of these forms. Coordinates and runs are checked when the mask is read.
+    """
+    single = _one_instance(value, name, rasteriser)
+    if single is not None:
+        return [single]
+    if isinstance(value, list) and value:
+        parts = [_one_instance(part, f"{name}, instance {place}", rasteriser) for place, part in enumerate(value)]
+        found = [part for part in parts if part is not None]
+        if len(found) == len(parts):
+            return [*found]
+    raise ValueError(
+        f"{name}: expected an RLE, polygons [[x0, y0, x1, y1, …], …] or a list with one of these for each instance, "
+        f"got {short(value)}"
+    )
+
+
+def _one_instance(value: Any, name: str, rasteriser: Rasteriser) -> MaskSource | None:
+    """``None`` where ``value`` is not the form of one instance."""
+    if isinstance(value, dict):
+        if not {"size", "counts"} <= value.keys():
+            raise ValueError(f'{name}: an object must be an RLE {{"size": [H, W], "counts": …}}, got {short(value)}')
+        return CocoMask(value, name, rasteriser)
+    if isinstance(value, list) and value and all(_is_pair_list(part) for part in value):
+        raise ValueError(f"{name}: polygons must be flat lists [x0, y0, x1, y1, …], got [x, y] pairs")
+    if isinstance(value, list) and value and all(_is_flat(part) for part in value):
+        return CocoMask(value, name, rasteriser)
+    return None
+
+
+def _is_flat(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and not isinstance(part[0], list | dict)
+
+
+def _is_pair_list(part: Any) -> bool:
+    return isinstance(part, list) and len(part) > 2 and all(isinstance(item, list) and len(item) == 2 for item in part)
+
+
+def short(value: Any) -> str:
+    """The beginning of a value, for errors."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"{type(value).__name__} nested without end"
+    return text if len(text) <= 60 else text[:57] + "…"
