@@ -59,10 +59,10 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers (default: 0 1 2)")
     parser.add_argument("--repetitions", type=positive, default=7, help="timed epochs of each (default: %(default)s)")
     parser.add_argument(
-        "--released-images", type=positive, default=32, help="images in the released layout (default: %(default)s)"
+        "--released-images", type=positive, default=64, help="images in the released layout (default: %(default)s)"
     )
     parser.add_argument(
-        "--released-repetitions", type=positive, default=3, help="timed epochs of it (default: %(default)s)"
+        "--released-repetitions", type=positive, default=5, help="timed epochs of it (default: %(default)s)"
     )
     parser.add_argument(
         "--memory-period", type=float, default=0.05, help="seconds between samples of memory (default: %(default)s)"
