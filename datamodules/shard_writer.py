@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,7 +69,7 @@ class ShardWriter:
         json.dumps(self._about)  # plain data or an error now, not after hours of writing
         self._images_per_shard = images_per_shard
         self._num_shards = num_shards
-        self._partial = self.output.with_name(f".{self.output.name}.partial-{os.getpid()}")
+        self._partial = self.output.with_name(f".{self.output.name}.partial-{_process()}")
         self._keys: set[str] = set()
         self._open: list[ShardFile] = []
         self._closed: list[dict[str, Any]] = []
@@ -89,6 +91,7 @@ class ShardWriter:
             raise FileExistsError(f"{self.output} holds files of no split ({foreign[0]}), so it is not overwritten.")
 
     def __enter__(self) -> ShardWriter:
+        _remove_leftovers(self.output)
         self._partial.mkdir(parents=True)
         self._entered = True
         return self
@@ -161,12 +164,34 @@ class ShardWriter:
         (self._partial / INDEX_NAME).write_text(index_text(index), encoding="utf-8")
         self._check_output()
         if self.output.exists():
-            retired = self.output.with_name(f".{self.output.name}.old-{os.getpid()}")
+            retired = self.output.with_name(f".{self.output.name}.old-{_process()}")
             self.output.rename(retired)
             self._partial.rename(self.output)
             shutil.rmtree(retired)
         else:
             self._partial.rename(self.output)
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what processes of this machine left of this split when they were killed."""
+    for path in [*output.parent.glob(f".{output.name}.partial-*"), *output.parent.glob(f".{output.name}.old-*")]:
+        host, _, process = re.split(r"\.(?:partial|old)-", path.name)[-1].rpartition("-")
+        if host == socket.gethostname() and process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _check_image(record: ImageRecord, image_bytes: bytes, extension: str) -> None:

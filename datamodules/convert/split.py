@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.convert.errors import BadItemError, BadSourceError
+from datamodules.convert.identity import fingerprint
 from datamodules.convert.ordered_map import ordered_map
 from datamodules.convert.photos import Photo
 from datamodules.records import ImageRecord
+from datamodules.shard_index import ShardError, ShardIndex, read_index
 from datamodules.shard_writer import ShardWriter
+
+MADE_FROM = "made_from"
+"""Under ``extra`` in the index: the fingerprint of options and source, see :mod:`datamodules.convert.identity`."""
+
+UNCHANGED = "unchanged: made of the same source by the same options"
 
 _SHOWN = 5
 
@@ -70,6 +77,7 @@ class SplitPlan:
         extra: plain data for the index.
         problems: items known to be unusable before converting.
         notes: see :class:`Converted`.
+        made_of: files and plain data that stand for the jobs in the fingerprint, where jobs are dear to make.
     """
 
     output: Path
@@ -81,6 +89,7 @@ class SplitPlan:
     extra: dict[str, Any]
     problems: list[BadItemError] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    made_of: Any = None
 
 
 @dataclass
@@ -125,6 +134,9 @@ def write_splits(
 ) -> Iterator[SplitSummary]:
     """Convert and write splits one after the other.
 
+    A split appears when it is whole. One that is there already, made of the same source by the same options, is kept as
+    it is; so a command that was interrupted goes on with the split that it was at.
+
     Args:
         plans: the splits.
         convert: makes a :class:`Converted` of a job; importable by name, for it runs in worker processes.
@@ -133,22 +145,54 @@ def write_splits(
 
     Raises:
         BadSourceError: more items are unusable than ``options.max_skipped`` allows, or all of them.
-        FileExistsError: a split is there already; checked for all splits before the first is converted.
+        FileExistsError: another split is there already; checked for all splits before the first is converted.
     """
-    writers = [
-        ShardWriter(
-            plan.output,
-            name=plan.name,
-            source=plan.source,
-            licence=options.licence,
-            num_shards=options.shards,
-            extra=plan.extra,
-            overwrite=options.overwrite,
-        )
-        for plan in plans
-    ]
+    writers = [_writer(plan, options) for plan in plans]
     for plan, writer in zip(plans, writers, strict=True):
-        yield _write_split(plan, writer, convert, options, track(plan.name, len(plan.jobs)))
+        advance = track(plan.name, len(plan.jobs))
+        if isinstance(writer, SplitSummary):
+            for _ in range(len(plan.jobs)):
+                advance()
+            yield writer
+        else:
+            yield _write_split(plan, writer, convert, options, advance)
+
+
+def _writer(plan: SplitPlan, options: WriteOptions) -> ShardWriter | SplitSummary:
+    """What writes a split; or the account of one that is there, made by the same options of the same source."""
+    chosen = (plan.name, plan.source, plan.extra, options.licence, options.shards, options.max_skipped)
+    jobs = plan.jobs if plan.made_of is None else [plan.made_of]
+    made_from = fingerprint(chosen, [str(problem) for problem in plan.problems], jobs=jobs)
+    if plan.output.is_dir() and not options.overwrite:
+        try:
+            index = read_index(plan.output)
+        except (FileNotFoundError, ShardError):
+            pass  # the writer says that there is something
+        else:
+            if index.extra.get(MADE_FROM) == made_from:
+                return _unchanged(plan, index)
+    return ShardWriter(
+        plan.output,
+        name=plan.name,
+        source=plan.source,
+        licence=options.licence,
+        num_shards=options.shards,
+        extra={**plan.extra, MADE_FROM: made_from},
+        overwrite=options.overwrite,
+    )
+
+
+def _unchanged(plan: SplitPlan, index: ShardIndex) -> SplitSummary:
+    return SplitSummary(
+        plan.name,
+        plan.output,
+        images=index.images,
+        targets=index.examples("target"),
+        expressions=index.examples("expression"),
+        shards=len(index.shards),
+        bytes=sum(shard.bytes for shard in index.shards),
+        notes=Counter({UNCHANGED: 1}),
+    )
 
 
 def _write_split(

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from coprs_lightning.aggregators import LastTokenAggregator
-from coprs_lightning.backbones import ImageBackbone, CachedBackbone, SamBackbone
+from coprs_lightning.backbones import CachedBackbone, ImageBackbone, SamBackbone
 from coprs_lightning.decoders import SamMaskDecoder
 from coprs_lightning.estimate import Load, estimate
 from coprs_lightning.estimate import measure as sizes_in

@@ -56,6 +56,16 @@ def add_write_arguments(parser: argparse.ArgumentParser, licence: str) -> None:
     )
 
 
+def add_rasteriser_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the option for how polygons become pixels."""
+    parser.add_argument(
+        "--rasteriser",
+        choices=("opencv", "pycocotools"),
+        default=default,
+        help="how polygons become pixels; kept in index.json (default: %(default)s, as published numbers have it)",
+    )
+
+
 def write_options(args: argparse.Namespace) -> WriteOptions:
     """The options that :func:`add_write_arguments` added."""
     from datamodules.convert.split import WriteOptions
@@ -124,4 +134,6 @@ def _size(count: int) -> str:
 def _area(summary: SplitSummary, quantile: int) -> str:
     import numpy as np
 
+    if not summary.areas:
+        return "–"
     return f"{100 * float(np.quantile(np.array(summary.areas), quantile / 100)):.2g}"

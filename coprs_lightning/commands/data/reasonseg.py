@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from coprs_lightning.commands.data._writing import (
+    add_rasteriser_argument,
     add_write_arguments,
     print_summaries,
     progress_bars,
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="keep all wordings of a question, or the original only (default: %(default)s)",
     )
+    add_rasteriser_argument(parser, "opencv")
     add_write_arguments(parser, licence="not stated by the source")
 
 
@@ -51,7 +53,14 @@ def run(args: argparse.Namespace) -> int:
     from datamodules.convert.split import write_splits
 
     with told_as_command_errors():
-        plans = plan_reasonseg(args.input, args.output, split=args.split, ignore_as=args.ignore_as, texts=args.texts)
+        plans = plan_reasonseg(
+            args.input,
+            args.output,
+            split=args.split,
+            ignore_as=args.ignore_as,
+            texts=args.texts,
+            rasteriser=args.rasteriser,
+        )
         with progress_bars() as track:
             summaries = list(write_splits(plans, convert_reasonseg, write_options(args), track))
     print_summaries(summaries, args.output)

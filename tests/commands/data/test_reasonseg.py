@@ -62,7 +62,7 @@ def test_errors_are_command_errors(tmp_path: Path) -> None:
     save_lisa(tmp_path / "in")
     run("--input", tmp_path / "in", "--output", tmp_path / "out")
     with pytest.raises(CommandError, match=r"holds 2 file.*nothing was written.*pass --overwrite to replace"):
-        run("--input", tmp_path / "in", "--output", tmp_path / "out")
+        run("--input", tmp_path / "in", "--output", tmp_path / "out", "--texts", "first")
     run("--input", tmp_path / "in", "--output", tmp_path / "out", "--overwrite")
     with pytest.raises(CommandError, match="num_shards must be"):
         run("--input", tmp_path / "in", "--output", tmp_path / "new", "--shards", "5000")
@@ -91,7 +91,9 @@ def test_through_coprs(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFix
     shutil.copytree(realdata / "reasonseg/train", tmp_path / "train")
     words = ["data", "reasonseg", "--input", str(tmp_path / "train"), "--output", str(tmp_path / "out")]
     assert main(words) == 0
+    assert main(words) == 0
+    assert "unchanged: made of the same source by the same options" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="1"):
-        main(words)
+        main([*words, "--rasteriser", "pycocotools"])
     assert "coprs: error: " in (error := capsys.readouterr().err)
     assert "--overwrite" in error

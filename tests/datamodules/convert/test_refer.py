@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -12,7 +13,7 @@ from pycocotools import mask as coco
 from datamodules.convert.errors import BadSourceError
 from datamodules.convert.refer import ReferOptions, plan_refer
 from datamodules.convert.refer_images import convert_refer
-from datamodules.convert.split import SplitSummary, WriteOptions, write_splits
+from datamodules.convert.split import MADE_FROM, SplitSummary, WriteOptions, write_splits
 from tests.datamodules.convert.read_back import mask_of, read_split
 from tests.datamodules.convert.sources import ref, save_photo, save_refer
 
@@ -45,13 +46,48 @@ def test_one_sample_an_image_and_one_target_a_ref(tmp_path: Path) -> None:
     assert summed.max() == 2
     np.testing.assert_array_equal(mask_of(*second["masks"]), summed > 0)
     index = json.loads((tmp_path / "out/refcoco_unc/train/index.json").read_text())
+    assert len(index["extra"].pop(MADE_FROM)) == 64
     assert index["extra"] == {
         "converter": "refer",
         "dataset": "refcoco",
         "split_by": "unc",
+        "rasteriser": "pycocotools",
         "shared_images": 0,
         "shared_images_kept": False,
+        "shared_with": {},
     }
+
+
+def test_polygons_the_opencv_way(tmp_path: Path) -> None:
+    save_refer(tmp_path, [ref(1, 1, 1)], {1: (1, [[4.6, 5.2, 20.9, 4.1, 18.3, 22.7]])})
+    masks = []
+    for rasteriser in ("pycocotools", "opencv"):
+        convert(tmp_path, tmp_path / rasteriser, rasteriser=rasteriser)
+        folder = tmp_path / rasteriser / "refcoco_unc/train"
+        assert json.loads((folder / "index.json").read_text())["extra"]["rasteriser"] == rasteriser
+        masks.append(mask_of(*read_split(folder)["1"]["targets"][0]["masks"]))
+    expected = np.zeros((30, 40), np.uint8)
+    cv2.fillPoly(expected, [np.array([[4, 5], [20, 4], [18, 22]])], 1)
+    np.testing.assert_array_equal(masks[1], expected > 0)
+    assert masks[0].sum() < masks[1].sum()
+
+
+def test_images_that_sibling_datasets_evaluate_on_are_left_out(tmp_path: Path) -> None:
+    """Four datasets share their photos; only the splits that benchmarks use count."""
+    boxes = {number: (number, BOX) for number in range(1, 8)}
+    save_refer(tmp_path, [ref(n, n, n) for n in range(1, 8)] + [ref(90, 7, 7, "val")], boxes)
+    save_refer(tmp_path, [ref(1, 1, 1, "testA"), ref(2, 2, 2)], boxes, dataset="refcoco+", photos=False)
+    save_refer(tmp_path, [ref(1, 2, 2, "test")], boxes, dataset="refcocog", split_by="umd", photos=False)
+    save_refer(tmp_path, [ref(1, 3, 3, "val")], boxes, dataset="refcocog", split_by="google", photos=False)
+    save_refer(tmp_path, [ref(1, 4, 4, "val")], boxes, dataset="refclef", photos=False)
+    train, _ = convert(tmp_path, tmp_path / "out")
+    assert set(read_split(tmp_path / "out/refcoco_unc/train")) == {"3", "4", "5", "6"}
+    assert train.notes["images shared with evaluation splits, removed"] == 3
+    extra = json.loads((train.output / "index.json").read_text())["extra"]
+    assert extra["shared_with"] == {"refcoco refs(unc)": 1, "refcoco+ refs(unc)": 1, "refcocog refs(umd)": 1}
+    kept, _ = convert(tmp_path, tmp_path / "kept", keep_leaks=True)
+    assert kept.images == 7
+    assert kept.notes["… of them in refcocog refs(umd)"] == 1
 
 
 def test_crowds_and_lists_of_runs(tmp_path: Path) -> None:
@@ -127,10 +163,11 @@ def test_images_of_evaluation_splits_leave_train(tmp_path: Path) -> None:
     root = save_refer(tmp_path / "root", refs, masks, split_by="google")
     (train,) = convert(root, tmp_path / "a", split_by="google", splits=["train"])
     assert set(read_split(train.output)) == {"1", "4"}
-    assert train.notes == {"images shared with evaluation splits, removed": 1}
+    source = {"… of them in refcoco refs(google)": 1}
+    assert train.notes == {"images shared with evaluation splits, removed": 1, **source}
     (train,) = convert(root, tmp_path / "b", split_by="google", splits=["train"], keep_leaks=True)
     assert set(read_split(train.output)) == {"1", "2", "4"}
-    assert train.notes == {"images shared with evaluation splits, kept (--keep-leaks)": 1}
+    assert train.notes == {"images shared with evaluation splits, kept (--keep-leaks)": 1, **source}
     assert json.loads((train.output / "index.json").read_text())["extra"]["shared_images_kept"] is True
     other = save_refer(tmp_path / "other", [ref(9, 9, 4, "testA"), ref(8, 8, 1)], {9: (4, BOX), 8: (1, BOX)})
     held_out = [other / "refcoco/refs(unc).p"]
