@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from datamodules.convert.errors import BadItemError, BadSourceError
-from datamodules.convert.rows_masks import Rasteriser
+from datamodules.convert.polygons import Rasteriser
 from datamodules.convert.rows_splits import SplitRule
 from datamodules.convert.rows_texts import is_text
 from datamodules.convert.split import Converted, SplitPlan
@@ -99,6 +99,9 @@ class QuestionTemplate:
                 raise BadSourceError(f"--question {text!r}: {{{name}}} is no field of it; fields are {allowed}.")
         if not text.strip():
             raise BadSourceError(f"--question is empty. Give a text with {allowed} in it.")
+
+    def __repr__(self) -> str:
+        return f"QuestionTemplate({self._text!r})"
 
     def render(self, values: Mapping[str, str]) -> str:
         """The question, or an empty text when all of its fields are empty and it has no other words."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from datamodules.convert.errors import BadItemError
 from datamodules.convert.folder_table import Row
+from datamodules.convert.polygons import Rasteriser
 from datamodules.convert.rows import RowTarget
-from datamodules.convert.rows_masks import MaskSource, PictureMask, Rasteriser, parse_mask, short
+from datamodules.convert.rows_masks import MaskSource, PictureMask, parse_mask, short
 from datamodules.convert.rows_paths import FileFinder
 from datamodules.convert.rows_splits import check_split
 from datamodules.convert.rows_texts import BAD_ROW, read_flag, read_text, read_texts

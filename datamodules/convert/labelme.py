@@ -13,8 +13,9 @@ from datamodules.convert.errors import BadItemError
 from datamodules.convert.folder_options import FolderOptions, FolderPlan, QuestionTemplate, split_plan
 from datamodules.convert.json_files import read_json
 from datamodules.convert.labelme_shapes import WITHOUT_AREA, ShapesMask
+from datamodules.convert.polygons import Rasteriser
 from datamodules.convert.rows import KeyMaker, PhotoBytes, PhotoFile, PhotoSource, RowsJob, RowTarget, convert_rows
-from datamodules.convert.rows_masks import Rasteriser, short
+from datamodules.convert.rows_masks import short
 from datamodules.convert.rows_paths import IMAGE_SUFFIXES, FileFinder
 from datamodules.convert.rows_splits import order_splits
 from datamodules.convert.split import Converted

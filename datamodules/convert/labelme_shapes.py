@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.convert.errors import BadItemError
-from datamodules.convert.polygons import check_points
-from datamodules.convert.rows_masks import BAD, CocoMask, MaskSource, Rasteriser, short
+from datamodules.convert.polygons import Rasteriser, check_points
+from datamodules.convert.rows_masks import BAD, CocoMask, MaskSource, short
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 """Types of shape that mark places and no pixels."""

@@ -31,7 +31,8 @@ class RowTarget:
         ignore: pixels that do not count.
         reasoning: a written thought.
         kind: kind of question.
-        no_target: the questions mean nothing in the image, so there must be no mask; else there must be one.
+        no_target: the questions mean nothing in the image, so there must be no mask; else there must be one. ``None``
+            where an empty mask says so.
     """
 
     target_id: str
@@ -41,7 +42,7 @@ class RowTarget:
     ignore: MaskSource | None = None
     reasoning: str | None = None
     kind: str = ""
-    no_target: bool = False
+    no_target: bool | None = False
 
 
 class PhotoSource(ABC):
@@ -86,6 +87,8 @@ class RowsJob:
         photo: the image.
         targets: what is asked about it.
         size: height and width that the source claims, where it does.
+        problems: what is unusable of it already.
+        notes: see :class:`datamodules.convert.split.Converted`.
     """
 
     key: str
@@ -94,10 +97,14 @@ class RowsJob:
     photo: PhotoSource
     targets: list[RowTarget] = field(default_factory=list)
     size: tuple[int, int] | None = None
+    problems: list[BadItemError] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 def convert_rows(job: RowsJob) -> Converted:
     """Read one photo and its masks; what is wrong comes back as problems, one for every item of a lost target."""
+    if not job.targets:
+        return Converted(problems=job.problems, notes=job.notes)
     try:
         photo = job.photo.read()
         if job.size not in (None, (photo.height, photo.width)):
@@ -105,8 +112,9 @@ def convert_rows(job: RowsJob) -> Converted:
             raise BadItemError("photo of another size", f"{job.file_name}: {found} (height × width)")
     except BadItemError as error:
         items = [item for target in job.targets for item in target.items]
-        return Converted(problems=[BadItemError(error.reason, f"{item}: {error.detail}") for item in items])
-    result = Converted(photo=photo)
+        problems = [BadItemError(error.reason, f"{item}: {error.detail}") for item in items]
+        return Converted(problems=[*job.problems, *problems], notes=job.notes)
+    result = Converted(photo=photo, problems=list(job.problems), notes=Counter(job.notes))
     targets = [made for target in job.targets if (made := _convert_target(target, photo, result)) is not None]
     result.notes["photos turned upright (EXIF), stored as PNG"] = int(photo.turned)
     result.notes = +result.notes
@@ -134,7 +142,7 @@ def _convert_target(target: RowTarget, photo: Photo, result: Converted) -> Targe
     )
     result.notes["targets that fill the whole image"] += int(union.all())
     result.notes["targets with ignored pixels"] += int(ignore is not None and ignore.any())
-    result.notes["targets that are not in the image"] += int(target.no_target)
+    result.notes["targets that are not in the image"] += int(not masks)
     return Target(
         target_id=target.target_id,
         expressions=target.expressions,
@@ -149,7 +157,7 @@ def _check_presence(target: RowTarget, present: bool) -> None:
     """Compare the masks with what the source says about the target."""
     if present and target.no_target:
         raise BadItemError("mask of no target", f"{target.items[0]}: no_target is true, yet its mask is not empty")
-    if not present and not target.no_target:
+    if not present and target.no_target is False:
         raise BadItemError(
             "empty mask",
             f"{target.items[0]}: no pixel of its mask is set. Give its mask, or say that nothing in the image is meant",

@@ -7,16 +7,14 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from datamodules.convert.errors import BadItemError
-from datamodules.convert.polygons import check_flat_polygon, coco_mask, paint_polygon
-
-Rasteriser = Literal["opencv", "pycocotools"]
-RASTERISERS = ("opencv", "pycocotools")
+from datamodules.convert.polygons import Rasteriser, coco_mask
+from datamodules.rle import decode_mask, mask_size
 
 MISSING, BAD, SIZE = "missing mask", "bad mask", "mask of another size"
 
@@ -101,24 +99,27 @@ class CocoMask(MaskSource):
         if not self.segmentation:
             raise BadItemError("no mask", f"{self.name}: neither polygons nor an RLE (boxes are no masks)")
         try:
-            if self.rasteriser == "opencv" and isinstance(self.segmentation, list):
-                return _opencv_mask(self.segmentation, height, width)
-            return coco_mask(self.segmentation, height, width)
+            return coco_mask(self.segmentation, height, width, self.rasteriser)
         except ValueError as error:
             raise BadItemError(BAD, f"{self.name}: {error}") from error
 
 
-def _opencv_mask(parts: list[Any], height: int, width: int) -> np.ndarray:
-    canvas = np.zeros((height, width), dtype=np.uint8)
-    runs = [part for part in parts if isinstance(part, dict)]
-    for place, part in enumerate(parts):
-        if not isinstance(part, dict):
-            try:
-                points = np.array(check_flat_polygon(part)).reshape(-1, 2)
-            except ValueError as error:
-                raise ValueError(f"part {place} of {len(parts)}: {error}") from error
-            paint_polygon(canvas, points, 1)
-    return (canvas > 0) | coco_mask(runs, height, width) if runs else canvas > 0
+@dataclass(frozen=True)
+class EncodedMask(MaskSource):
+    """A mask that was encoded already.
+
+    Attributes:
+        rle: as :func:`datamodules.rle.encode_mask` makes it.
+        name: what errors call it.
+    """
+
+    rle: dict[str, Any]
+    name: str
+
+    def read(self, height: int, width: int) -> np.ndarray:
+        """See :meth:`MaskSource.read`."""
+        check_size(mask_size(self.rle), height, width, self.name)
+        return decode_mask(self.rle)
 
 
 def check_size(found: tuple[int, int], height: int, width: int, name: str) -> None:

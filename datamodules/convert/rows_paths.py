@@ -32,6 +32,9 @@ class FileFinder:
         self._inside = ["", *inside]
         self._known: dict[Path, Path] = {}
 
+    def __repr__(self) -> str:
+        return f"FileFinder({self.folders}, inside={self._inside})"
+
     def find(self, name: str, *, what: str, where: str, beside: Path | None = None, by_name: str = "") -> Path:
         """The file called ``name``.
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from coprs_lightning.commands.data._writing import (
+    add_rasteriser_argument,
     add_write_arguments,
     fraction,
     print_summaries,
@@ -66,12 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mask-value", type=int, metavar="N", help="pixel value of PNG masks that means the target (default: not 0)"
     )
-    parser.add_argument(
-        "--rasteriser",
-        choices=("opencv", "pycocotools"),
-        default="pycocotools",
-        help="rule for the pixels of polygons; opencv adds the border pixels (default: %(default)s)",
-    )
+    add_rasteriser_argument(parser, "pycocotools")
     parser.add_argument("--split", default="", metavar="NAME", help="put all images that name no split into this one")
     parser.add_argument(
         "--val-fraction",
