@@ -23,7 +23,7 @@ from datamodules.jpeg import decode_rgb, read_header
 from datamodules.record_json import record_from_json
 from datamodules.records import ImageRecord
 from datamodules.rle import instance_masks, union_masks
-from datamodules.shard_file import FEATURES
+from datamodules.shard_file import FEATURES, MAX_JSON
 from datamodules.shard_index import Unit
 from datamodules.shard_writer import IMAGE_FORMATS, UNSUPPORTED_MODES
 from datamodules.tar_sample import plain_members
@@ -32,8 +32,6 @@ Expression = Literal["first", "random"]
 _MAGIC_END = 262
 _NPY_HEADER = 1 << 17  # more than a header of version 1 can have
 _MEMBERS = {"json", FEATURES, *IMAGE_FORMATS}
-MAX_JSON = 8 * 2**20
-"""Bytes of a sample's JSON member: parsed, text of empty lists takes twenty times as much memory."""
 
 
 class BadSample(Exception):
