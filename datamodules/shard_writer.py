@@ -37,9 +37,8 @@ class ShardWriter:
         source: where the data came from, a sentence or an address.
         licence: licence of the data.
         images_per_shard: size of a shard when ``num_shards`` is ``None``.
-        num_shards: deal the images out to this many shards instead, one after the other. Training needs at least
-            ranks × workers shards, so small datasets ask for more shards than their size would give. Never more
-            shards than images are written.
+        num_shards: deal the images out to this many shards instead, one after the other. Never more shards than images
+            are written.
         extra: plain data kept under ``extra`` in the index (converter options and such).
         features: description of the feature maps that every ``write`` then brings along, or ``None`` for none.
         overwrite: replace a split that is there; a folder with other files than a split's is never replaced.

@@ -38,7 +38,7 @@ def add_write_arguments(parser: argparse.ArgumentParser, licence: str) -> None:
     parser.add_argument(
         "--shards",
         type=positive,
-        help="shards a split, at least ranks × loader workers (default: 1 per 256 images)",
+        help="shards a split (default: 1 per 256 images)",
     )
     parser.add_argument(
         "--workers", type=positive, metavar="N", default=1, help="processes; the result does not depend on it"
