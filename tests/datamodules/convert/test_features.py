@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from coprs_lightning.backbones import SamBackbone
+from coprs_lightning.cli import main
 from coprs_lightning.decoders import ConvMaskDecoder
 from coprs_lightning.features.description import describe
 from coprs_lightning.features.encoding import Encoder
@@ -162,6 +163,17 @@ def test_a_finished_shard_that_is_not_whole_is_made_again(split, tmp_path):
     read_index(output).verify()
 
 
+def test_work_that_was_begun_with_another_backbone_is_not_mixed(split, tmp_path):
+    output = tmp_path / "out"
+    write(split, output)
+    partial = kill_at_the_end(output, moved=False)
+    (partial / "split" / "00001.tar").unlink()
+    message = rf"was begun with another backbone, image size \(32 there, 64 now\).*remove {partial} to start again"
+    with pytest.raises(BadSourceError, match=message):
+        write(split, output, work(small(image_size=64)))
+    assert write(split, output) == (True, 10)
+
+
 def test_features_that_overflow_are_refused(split, tmp_path):
     backbone = small()
     backbone.register_forward_hook(lambda module, inputs, output: output * 1e9)
@@ -187,10 +199,13 @@ COMMAND = ["--backbone", "TimmBackbone", "--model.backbone.model_name", "test_re
 COMMAND += ["--model.backbone.out_index", "1", "--model.backbone.image_size", "32"]
 
 
-def command(split, output, *words):
-    words = ["--input", str(split), "--output", str(output), *COMMAND, "--batch-size", "1", *words]
+def words(split, output):
+    return ["data", "features", "--input", str(split), "--output", str(output), *COMMAND, "--batch-size", "1"]
+
+
+def command(split, output):
     return subprocess.Popen(
-        [sys.executable, "-m", "coprs_lightning", "data", "features", *words],
+        [sys.executable, "-m", "coprs_lightning", *words(split, output)],
         cwd=REPO,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)},
         stdout=subprocess.PIPE,
@@ -217,16 +232,10 @@ def test_kill_9_and_go_on(tmp_path):
     done = {path.name: path.stat().st_mtime_ns for path in shards}
     assert 3 <= len(done) < 50
 
-    stranger = command(split, output, "--model.backbone.image_size", "64")
-    text = stranger.communicate(timeout=120)[0]
-    assert stranger.returncode != 0
-    assert "was begun with another backbone, image size" in text
-
     again = command(split, output)
     assert again.wait(200) == 0, again.communicate()[0]
     assert {name: (output / "split" / name).stat().st_mtime_ns for name in done} == done
-    whole = command(split, tmp_path / "whole")
-    assert whole.wait(200) == 0
+    assert main(words(split, tmp_path / "whole")) == 0
     sums = [[shard.sha256 for shard in read_index(folder / "split").shards] for folder in (output, tmp_path / "whole")]
     assert sums[0] == sums[1]
     read_index(output / "split").verify()
