@@ -176,10 +176,15 @@ def _process() -> str:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """Remove what processes of this machine left of this split when they were killed."""
+    """Remove what processes of this machine left of this split when they were killed.
+
+    A folder with this process's own number is an earlier one's: in containers every start has the same number.
+    """
     for path in [*output.parent.glob(f".{output.name}.partial-*"), *output.parent.glob(f".{output.name}.old-*")]:
         host, _, process = re.split(r"\.(?:partial|old)-", path.name)[-1].rpartition("-")
-        if host == socket.gethostname() and process.isdigit() and not _runs(int(process)):
+        if host != socket.gethostname() or not process.isdigit():
+            continue
+        if int(process) == os.getpid() or not _runs(int(process)):
             shutil.rmtree(path, ignore_errors=True)
 
 

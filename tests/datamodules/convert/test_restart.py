@@ -111,3 +111,15 @@ def test_a_split_being_written_by_another_process_is_not_touched(tmp_path):
     assert not dead.exists()
     assert json.loads((tmp_path / "a" / "index.json").read_text())["counts"]["images"] == 1
     assert ShardWriter(tmp_path / "b", name="b", source="", licence="").output == tmp_path / "b"
+
+
+def test_the_next_process_has_the_number_of_the_killed_one(tmp_path):
+    """As in a container that starts again."""
+    import socket
+
+    left = tmp_path / f".a.partial-{socket.gethostname()}-{os.getpid()}"
+    left.mkdir()
+    (left / "00000.tar").write_bytes(b"half")
+    write([plan(tmp_path / "a", [1])])
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert read_index(tmp_path / "a").images == 1
