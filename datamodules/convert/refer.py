@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.convert.errors import BadItemError, BadSourceError
 from datamodules.convert.polygons import Rasteriser
-from datamodules.convert.refer_files import Ref, ReferFiles, read_refer, read_refs
+from datamodules.convert.refer_files import Ref, ReferFiles, read_refer
 from datamodules.convert.refer_images import ReferJob
+from datamodules.convert.refer_leaks import TRAIN, Leaks, find_leaks
 from datamodules.convert.refer_photos import PhotoFinder
 from datamodules.convert.split import SplitPlan
-
-TRAIN = "train"
-
-BENCHMARKS = {"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd", "grefcoco": "unc"}
-"""Datasets that share COCO's train2014 photos, and whose split of each is evaluated on."""
 
 _SHOWN = 5
 
@@ -34,8 +30,8 @@ class ReferOptions:
         splits: split values, ``None`` for all that occur; compared exactly (``test`` is not testA + testB).
         photos: further folders of photos, searched first.
         max_missing: share of the images whose photo may be missing; never all.
-        keep_leaks: keep images in ``train`` that other splits show too.
-        held_out: refs files of other datasets whose images outside ``train`` are taken from this ``train`` as well.
+        keep_leaks: keep images in ``train`` that evaluation splits show too.
+        held_out: refs files that lie elsewhere, see :func:`datamodules.convert.refer_leaks.find_leaks`.
         rasteriser: see :func:`datamodules.convert.polygons.coco_mask`.
     """
 
@@ -49,11 +45,6 @@ class ReferOptions:
     held_out: Sequence[Path] = ()
     rasteriser: Rasteriser = "pycocotools"
 
-    @property
-    def prefix(self) -> str:
-        """How the name of the refs file begins."""
-        return "grefs" if self.dataset == "grefcoco" else "refs"
-
 
 def plan_refer(options: ReferOptions, output: Path) -> list[SplitPlan]:
     """Read the files of a root; every split goes to ``<output>/<dataset>_<split_by>/<split>``.
@@ -61,72 +52,23 @@ def plan_refer(options: ReferOptions, output: Path) -> list[SplitPlan]:
     Raises:
         BadSourceError: files, splits or photos are missing, or no image is left for ``train``.
     """
-    files = read_refer(options.root, options.dataset, options.split_by, options.prefix)
+    files = read_refer(options.root, options.dataset, options.split_by)
     wanted = list(dict.fromkeys(options.splits or files.splits))
     for split in wanted:
         if split not in files.splits:
             raise BadSourceError(
-                f"--splits {split} is not in {options.dataset} refs({options.split_by}); splits there: "
+                f"--splits {split} is not in {options.dataset} ({options.split_by}); splits there: "
                 f"{', '.join(files.splits)}."
             )
-    leaks = _leaks(files, options) if TRAIN in wanted else Leaks()
+    leaks = Leaks()
+    if TRAIN in wanted:
+        where = (options.root, options.dataset, options.split_by)
+        leaks = find_leaks(files, *where, held_out=options.held_out, keep=options.keep_leaks)
     folder = output / f"{options.dataset}_{options.split_by}"
     finder = PhotoFinder(options.root, options.photos)
     plans = [_plan_split(split, files, options, folder / split, leaks, finder) for split in wanted]
     _check_missing(finder, options)
     return plans
-
-
-@dataclass
-class Leaks:
-    """Images of ``train`` that evaluation splits show too.
-
-    Attributes:
-        images: their ids.
-        sources: how many of them each dataset evaluates on.
-    """
-
-    images: set[int] = field(default_factory=set)
-    sources: dict[str, int] = field(default_factory=dict)
-
-
-def _leaks(files: ReferFiles, options: ReferOptions) -> Leaks:
-    trained = {ref.image_id for ref in files.refs if ref.split == TRAIN}
-    others = {path.resolve(): f"{path.parent.name} {path.stem}" for path in options.held_out}
-    for path in siblings(options):
-        others.setdefault(path.resolve(), f"{path.parent.name} {path.stem}")
-    evaluated = {f"{options.dataset} {options.prefix}({options.split_by})": _evaluated(files.refs)}
-    evaluated |= {name: _evaluated(read_refs(path).refs) for path, name in others.items()}
-    found = {name: len(trained & images) for name, images in evaluated.items()}
-    leaks = Leaks(trained & set().union(*evaluated.values()), {name: count for name, count in found.items() if count})
-    if trained and leaks.images == trained and not options.keep_leaks:
-        raise BadSourceError(
-            f"all {len(trained)} images of {options.dataset} train are images of evaluation splits too, so none is "
-            f"left ({', '.join(leaks.sources)}). The google splits divide objects, not images; pass --keep-leaks to "
-            "train on them all the same."
-        )
-    return leaks
-
-
-def _evaluated(refs: Sequence[Ref]) -> set[int]:
-    return {ref.image_id for ref in refs if ref.split != TRAIN}
-
-
-def siblings(options: ReferOptions) -> list[Path]:
-    """Refs files of the datasets beside this one that share its photos, by the splits that benchmarks use."""
-    if options.dataset not in BENCHMARKS:
-        return []
-    names = [(dataset, by, suffix) for dataset, by in BENCHMARKS.items() for suffix in (".p", ".json")]
-    paths = [
-        options.root / dataset / f"{'grefs' if dataset == 'grefcoco' else 'refs'}({by}){suffix}"
-        for dataset, by, suffix in names
-        if dataset != options.dataset
-    ]
-    found: dict[Path, Path] = {}
-    for path in paths:
-        if path.is_file():
-            found.setdefault(path.with_suffix(""), path)
-    return list(found.values())
 
 
 def _plan_split(
@@ -147,8 +89,8 @@ def _plan_split(
         extra["shared_with"] = leaks.sources
         verdict = "kept (--keep-leaks)" if options.keep_leaks else "removed"
         notes[f"images shared with evaluation splits, {verdict}"] = len(leaks.images)
-        for source, number in leaks.sources.items():
-            notes[f"… of them in {source}"] = number
+        notes |= Counter({f"… of them in {source}": number for source, number in leaks.sources.items()})
+        notes |= Counter({f"… not compared, for it is unreadable: {source}": 1 for source in leaks.unread})
         if not options.keep_leaks:
             refs = [ref for ref in refs if ref.image_id not in leaks.images]
     items = len(refs) + len(problems)
@@ -176,11 +118,15 @@ def _plan_split(
 
 
 def _join(ref: Ref, files: ReferFiles, seen: set[int], notes: Counter[str]) -> tuple[Ref, list[Any]]:
-    """A ref with the ``segmentation`` of each of its annotations; crowds among several are left out, as ReLA does."""
+    """A ref with the ``segmentation`` of each of its annotations.
+
+    Crowds are left out as gRefCOCO's own code does, except where nothing would remain.
+    """
     if ref.ref_id in seen:
         raise BadItemError("ref_id used twice", f"ref {ref.ref_id}")
     seen.add(ref.ref_id)
     found: dict[int, Any] = {}
+    crowds: dict[int, Any] = {}
     for number in ref.ann_ids:
         annotation = files.annotations.get(number)
         if annotation is None or "segmentation" not in annotation:
@@ -190,12 +136,10 @@ def _join(ref: Ref, files: ReferFiles, seen: set[int], notes: Counter[str]) -> t
             raise BadItemError(
                 "no annotation", f"ref {ref.ref_id}: ann_id {number} is of image {image}, not {ref.image_id}"
             )
-        if annotation.get("iscrowd") == 1 and len(ref.ann_ids) > 1:
-            notes["crowd annotations left out of targets of several objects"] += 1
-            continue
-        found[number] = annotation["segmentation"]
-    if ref.ann_ids and not found:
-        raise BadItemError("only crowd annotations", f"ref {ref.ref_id}: ann_ids {ref.ann_ids}")
+        (crowds if annotation.get("iscrowd") == 1 else found)[number] = annotation["segmentation"]
+    notes["crowd annotations left out of targets that have others"] += len(crowds) if found else 0
+    notes["targets of crowd annotations alone, kept"] += int(bool(crowds) and not found)
+    found = found or crowds
     return replace(ref, ann_ids=list(found)), list(found.values())
 
 

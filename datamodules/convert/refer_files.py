@@ -41,12 +41,14 @@ class ReferFiles:
     Attributes:
         refs: well-formed refs in the file's order.
         problems: refs that are malformed.
+        image_ids: images of each split, those of malformed refs and of refs without a sentence too.
         images: ``images`` entries by id.
         annotations: ``annotations`` entries by id.
     """
 
     refs: list[Ref]
     problems: dict[str, list[BadItemError]] = field(default_factory=dict)
+    image_ids: dict[str, set[int]] = field(default_factory=dict)
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -56,10 +58,15 @@ class ReferFiles:
         return sorted({ref.split for ref in self.refs} | set(self.problems))
 
 
-def read_refer(root: Path, dataset: str, split_by: str, prefix: str = "refs") -> ReferFiles:
+def refs_name(dataset: str, split_by: str) -> str:
+    """What a dataset's file of refs is called, without its ending."""
+    return f"{'grefs' if dataset == 'grefcoco' else 'refs'}({split_by})"
+
+
+def read_refer(root: Path, dataset: str, split_by: str) -> ReferFiles:
     """Read ``<root>/<dataset>/refs(<split_by>).p`` (or ``.json``) and ``<root>/<dataset>/instances.json``.
 
-    gRefCOCO's file has the ``prefix`` grefs.
+    gRefCOCO's file is called grefs.
 
     Raises:
         BadSourceError: a file or folder is missing (with what is there instead), unreadable, or no REFER data.
@@ -71,7 +78,7 @@ def read_refer(root: Path, dataset: str, split_by: str, prefix: str = "refs") ->
             f"--input {root} has no folder {dataset}. Expected the REFER layout {root}/{dataset}/instances.json; "
             f"datasets there: {', '.join(found) or 'none'}."
         )
-    refs_path = _refs_path(folder, split_by, prefix)
+    refs_path = _refs_path(folder, refs_name(dataset, split_by))
     instances = folder / "instances.json"
     if not instances.is_file():
         raise BadSourceError(
@@ -87,15 +94,21 @@ def read_refer(root: Path, dataset: str, split_by: str, prefix: str = "refs") ->
     return files
 
 
-def _refs_path(folder: Path, split_by: str, prefix: str) -> Path:
+def _refs_path(folder: Path, name: str) -> Path:
     for suffix in (".p", ".json"):
-        path = folder / f"{prefix}({split_by}){suffix}"
+        path = folder / f"{name}{suffix}"
         if path.is_file():
             return path
-    found = sorted(path.stem[len(prefix) + 1 : -1] for path in folder.glob(f"{prefix}(*).*"))
-    raise BadSourceError(
-        f"{folder} has no {prefix}({split_by}).p. --split-by values there: {', '.join(found) or 'none'}."
-    )
+    prefix = name.partition("(")[0]
+    found = sorted({path.stem[len(prefix) + 1 : -1] for path in folder.glob(f"{prefix}(*).*")})
+    listing = f"--split-by values there: {', '.join(found) or 'none'}."
+    if prefix == "grefs":
+        listing = f"Expected gRefCOCO's own file there, found {', '.join(sorted(map(_name, folder.iterdir()))[:5])}."
+    raise BadSourceError(f"{folder} has no {name}.p or {name}.json. {listing}")
+
+
+def _name(path: Path) -> str:
+    return path.name
 
 
 def read_refs(path: Path) -> ReferFiles:
@@ -117,6 +130,8 @@ def read_refs(path: Path) -> ReferFiles:
             raise BadSourceError(f"{path}: entry {place} is no ref: expected a dict with a string 'split'.")
         if not _SPLIT.fullmatch(item["split"]):  # it becomes the name of a folder
             raise BadSourceError(f"{path}: entry {place} has the split {item['split']!r}, expected letters and digits.")
+        if type(item.get("image_id")) is int:
+            files.image_ids.setdefault(item["split"], set()).add(item["image_id"])
         try:
             files.refs.append(_parse_ref(item, place, several=path.name.startswith("grefs")))
         except BadItemError as error:

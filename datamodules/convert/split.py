@@ -20,6 +20,9 @@ from datamodules.shard_writer import ShardWriter
 MADE_FROM = "made_from"
 """Under ``extra`` in the index: the fingerprint of options and source, see :mod:`datamodules.convert.identity`."""
 
+REVISION = 1
+"""Part of the fingerprint; raised when converters make other records of the same source than before."""
+
 UNCHANGED = "unchanged: made of the same source by the same options"
 
 _SHOWN = 5
@@ -162,7 +165,7 @@ def _writer(plan: SplitPlan, options: WriteOptions) -> ShardWriter | SplitSummar
     """What writes a split; or the account of one that is there, made by the same options of the same source."""
     chosen = (plan.name, plan.source, plan.extra, options.licence, options.shards, options.max_skipped)
     jobs = plan.jobs if plan.made_of is None else [plan.made_of]
-    made_from = fingerprint(chosen, [str(problem) for problem in plan.problems], jobs=jobs)
+    made_from = fingerprint(REVISION, chosen, [str(problem) for problem in plan.problems], jobs=jobs)
     if plan.output.is_dir() and not options.overwrite:
         try:
             index = read_index(plan.output)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from datamodules.convert.errors import BadSourceError
 from datamodules.convert.refer import ReferOptions, plan_refer
 from datamodules.convert.refer_images import convert_refer
 from datamodules.convert.split import WriteOptions, write_splits
@@ -70,7 +71,7 @@ def test_one_several_and_none(tmp_path: Path, suffix: str) -> None:
 def test_crowds_among_several_are_left_out(tmp_path: Path) -> None:
     refs = [gref(5, [1, 2], 1), gref(6, [1], 1)]
     (train,) = convert(save(tmp_path, refs, crowd=1), tmp_path / "out")
-    assert train.notes["crowd annotations left out of targets of several objects"] == 1
+    assert train.notes["crowd annotations left out of targets that have others"] == 1
     first, second = read_split(tmp_path / "out/grefcoco_unc/train")["1"]["targets"]
     np.testing.assert_array_equal(mask_of(*first["masks"]), decoded(RIGHT))
     np.testing.assert_array_equal(mask_of(*second["masks"]), decoded(LEFT))
@@ -102,13 +103,39 @@ def test_bad_refs_are_named(tmp_path: Path, changes: dict[str, Any], message: st
     assert re.search(message, details[0]), details
 
 
-def test_a_target_of_crowds_alone_is_named(tmp_path: Path) -> None:
+def test_a_target_of_crowds_alone_is_kept(tmp_path: Path) -> None:
     root = save(tmp_path, [gref(5, [1], 1), gref(6, [2, 1], 1)], crowd=1)
     content = json.loads((root / "grefcoco/instances.json").read_text())
     content["annotations"][1]["iscrowd"] = 1
     (root / "grefcoco/instances.json").write_text(json.dumps(content))
-    (train,) = convert(root, tmp_path / "out", max_skipped=0.5)
-    assert train.skipped == {"only crowd annotations": ["ref 6: ann_ids [2, 1]"]}
+    (train,) = convert(root, tmp_path / "out")
+    assert train.notes["targets of crowd annotations alone, kept"] == 2
+    assert train.notes["crowd annotations left out of targets that have others"] == 0
+    targets = read_split(tmp_path / "out/grefcoco_unc/train")["1"]["targets"]
+    for target, polygons in zip(targets, ([LEFT], [RIGHT, LEFT]), strict=True):
+        for rle, polygon in zip(target["masks"], polygons, strict=True):
+            np.testing.assert_array_equal(mask_of(rle), decoded(polygon))
+
+
+def test_an_object_without_a_pixel_is_counted(tmp_path: Path) -> None:
+    root = save(tmp_path, [gref(5, [1, 2], 1), gref(6, [2], 1)])
+    content = json.loads((root / "grefcoco/instances.json").read_text())
+    content["annotations"][1]["segmentation"] = [[90.0, 90.0, 95.0, 90.0, 95.0, 95.0]]
+    (root / "grefcoco/instances.json").write_text(json.dumps(content))
+    (train,) = convert(root, tmp_path / "out")
+    assert train.notes["objects without a pixel, left out of their target"] == 1
+    assert train.notes["targets with an empty mask"] == 1
+    first, second = read_split(tmp_path / "out/grefcoco_unc/train")["1"]["targets"]
+    assert (len(first["masks"]), second["masks"]) == (1, [])
+
+
+def test_a_missing_refs_file(tmp_path: Path) -> None:
+    root = save(tmp_path, [gref(5, [1], 1)])
+    (root / "grefcoco/grefs(unc).json").rename(root / "grefcoco/refs.json")
+    with pytest.raises(
+        BadSourceError, match=r"no grefs\(unc\)\.p or grefs\(unc\)\.json\. .* found instances\.json, refs"
+    ):
+        convert(root, tmp_path / "out")
 
 
 def test_leaks_of_siblings(tmp_path: Path) -> None:

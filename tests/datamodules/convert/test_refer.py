@@ -72,24 +72,6 @@ def test_polygons_the_opencv_way(tmp_path: Path) -> None:
     assert masks[0].sum() < masks[1].sum()
 
 
-def test_images_that_sibling_datasets_evaluate_on_are_left_out(tmp_path: Path) -> None:
-    """Four datasets share their photos; only the splits that benchmarks use count."""
-    boxes = {number: (number, BOX) for number in range(1, 8)}
-    save_refer(tmp_path, [ref(n, n, n) for n in range(1, 8)] + [ref(90, 7, 7, "val")], boxes)
-    save_refer(tmp_path, [ref(1, 1, 1, "testA"), ref(2, 2, 2)], boxes, dataset="refcoco+", photos=False)
-    save_refer(tmp_path, [ref(1, 2, 2, "test")], boxes, dataset="refcocog", split_by="umd", photos=False)
-    save_refer(tmp_path, [ref(1, 3, 3, "val")], boxes, dataset="refcocog", split_by="google", photos=False)
-    save_refer(tmp_path, [ref(1, 4, 4, "val")], boxes, dataset="refclef", photos=False)
-    train, _ = convert(tmp_path, tmp_path / "out")
-    assert set(read_split(tmp_path / "out/refcoco_unc/train")) == {"3", "4", "5", "6"}
-    assert train.notes["images shared with evaluation splits, removed"] == 3
-    extra = json.loads((train.output / "index.json").read_text())["extra"]
-    assert extra["shared_with"] == {"refcoco refs(unc)": 1, "refcoco+ refs(unc)": 1, "refcocog refs(umd)": 1}
-    kept, _ = convert(tmp_path, tmp_path / "kept", keep_leaks=True)
-    assert kept.images == 7
-    assert kept.notes["… of them in refcocog refs(umd)"] == 1
-
-
 def test_crowds_and_lists_of_runs(tmp_path: Path) -> None:
     box = coco.frPyObjects(BOX, 30, 40)[0]
     mask = coco.decode(box) > 0
@@ -157,43 +139,17 @@ def test_photos_in_folders_below(tmp_path: Path) -> None:
     assert summary.name == "refclef-berkeley-train"
 
 
-def test_images_of_evaluation_splits_leave_train(tmp_path: Path) -> None:
-    refs = [ref(1, 1, 1), ref(2, 2, 2), ref(3, 3, 2, "test"), ref(4, 4, 4), ref(5, 5, 5, "val")]
-    masks = {1: (1, BOX), 2: (2, BOX), 3: (2, BOX), 4: (4, BOX), 5: (5, BOX)}
-    root = save_refer(tmp_path / "root", refs, masks, split_by="google")
-    (train,) = convert(root, tmp_path / "a", split_by="google", splits=["train"])
-    assert set(read_split(train.output)) == {"1", "4"}
-    source = {"… of them in refcoco refs(google)": 1}
-    assert train.notes == {"images shared with evaluation splits, removed": 1, **source}
-    (train,) = convert(root, tmp_path / "b", split_by="google", splits=["train"], keep_leaks=True)
-    assert set(read_split(train.output)) == {"1", "2", "4"}
-    assert train.notes == {"images shared with evaluation splits, kept (--keep-leaks)": 1, **source}
-    assert json.loads((train.output / "index.json").read_text())["extra"]["shared_images_kept"] is True
-    other = save_refer(tmp_path / "other", [ref(9, 9, 4, "testA"), ref(8, 8, 1)], {9: (4, BOX), 8: (1, BOX)})
-    held_out = [other / "refcoco/refs(unc).p"]
-    (train,) = convert(root, tmp_path / "c", split_by="google", splits=["train"], held_out=held_out)
-    assert set(read_split(train.output)) == {"1"}
-    (test,) = convert(root, tmp_path / "d", split_by="google", splits=["test"])
-    assert set(read_split(test.output)) == {"2"}
-    with pytest.raises(BadSourceError, match="No such file"):
-        convert(root, tmp_path / "e", split_by="google", held_out=[tmp_path / "none.p"])
-
-
-def test_a_train_split_of_leaks_only(tmp_path: Path) -> None:
-    root = save_refer(tmp_path, [ref(1, 1, 1), ref(2, 1, 1, "val")], {1: (1, BOX)}, split_by="google")
-    with pytest.raises(BadSourceError, match=r"all 1 images of refcoco train are images of evaluation.*--keep-leaks"):
-        convert(root, tmp_path / "out", split_by="google")
-
-
 def test_wrong_layouts(tmp_path: Path) -> None:
     with pytest.raises(BadSourceError, match=r"nowhere has no folder refcoco\. Expected.*datasets there: none"):
         convert(tmp_path / "nowhere", tmp_path / "out")
     root = save_refer(tmp_path / "root", [ref(1, 1, 1)], {1: (1, BOX)})
     with pytest.raises(BadSourceError, match=r"has no folder refcocog.*datasets there: refcoco\."):
         convert(root, tmp_path / "out", dataset="refcocog")
-    with pytest.raises(BadSourceError, match=r"has no refs\(google\)\.p\. --split-by values there: unc\."):
+    with pytest.raises(
+        BadSourceError, match=r"no refs\(google\)\.p or refs\(google\)\.json\. --split-by values there: unc\."
+    ):
         convert(root, tmp_path / "out", split_by="google")
-    with pytest.raises(BadSourceError, match=r"--splits testA is not in refcoco refs\(unc\); splits there: train\."):
+    with pytest.raises(BadSourceError, match=r"--splits testA is not in refcoco \(unc\); splits there: train\."):
         convert(root, tmp_path / "out", splits=["train", "testA"])
     (root / "refcoco/instances.json").unlink()
     with pytest.raises(BadSourceError, match=r"instances\.json is missing"):
