@@ -246,6 +246,24 @@ def questions(
     return found
 
 
+def question_at(
+    record: ImageRecord, place: int, *, unit: Unit, expression: Expression = "first", seed: str = "", prefix: str = ""
+) -> Question | None:
+    """``questions(…)[place]`` without making the others; ``None`` where there are not so many."""
+    if unit == "target":
+        if place >= len(record.targets):
+            return None
+        target = record.targets[place]
+        key = f"{prefix}{record.key}/{target.target_id}"
+        number = random.Random(f"{seed}/{key}").randrange(len(target.expressions)) if expression == "random" else 0
+        return Question(place, number, key)
+    for number, target in enumerate(record.targets):
+        if place < len(target.expressions):
+            return Question(number, place, f"{prefix}{record.key}/{target.target_id}/{place}")
+        place -= len(target.expressions)
+    return None
+
+
 def build_example(
     record: ImageRecord, image: np.ndarray, question: Question, *, features: np.ndarray | None = None, shard: str = ""
 ) -> Example:
