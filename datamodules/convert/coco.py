@@ -11,7 +11,7 @@ from datamodules.convert.errors import BadItemError, BadSourceError
 from datamodules.convert.folder_options import FolderOptions, FolderPlan, QuestionTemplate, split_plan
 from datamodules.convert.json_files import read_json
 from datamodules.convert.rows import KeyMaker, PhotoFile, RowsJob, RowTarget, convert_rows, lost_target
-from datamodules.convert.rows_masks import CocoMask, short
+from datamodules.convert.rows_masks import BAD, coco_source, short
 from datamodules.convert.rows_paths import FileFinder
 from datamodules.convert.rows_splits import order_splits
 from datamodules.convert.split import SplitPlan
@@ -148,14 +148,19 @@ class _JobMaker:
                 continue
             try:
                 question = self._question(entry)
-            except BadItemError as error:
-                self.plan.problems.append(error)
+                mask = coco_source(entry.get("segmentation"), self._item(entry), self.options.rasteriser)
+            except (BadItemError, ValueError) as error:
+                problem = error if isinstance(error, BadItemError) else BadItemError(BAD, str(error))
+                self.plan.problems.append(problem)
                 continue
             self.plan.notes["crowds, each one instance of its target"] += int(crowd)
             name = str(entry["id"]) if self.options.per_instance else str(entry["category_id"])
+            if self.options.per_instance and name in targets:
+                self.plan.problems.append(BadItemError("id used twice", self._item(entry)))
+                continue
             target = targets.setdefault(name, RowTarget(name, [question], [], []))
             target.items.append(self._item(entry))
-            target.masks.append(CocoMask(entry.get("segmentation"), self._item(entry), self.options.rasteriser))
+            target.masks.append(mask)
         return list(targets.values())
 
     def _question(self, entry: dict[str, Any]) -> str:

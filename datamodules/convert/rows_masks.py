@@ -160,7 +160,7 @@ def _one_instance(value: Any, name: str, rasteriser: Rasteriser) -> MaskSource |
     if isinstance(value, dict):
         if not {"size", "counts"} <= value.keys():
             raise ValueError(f'{name}: an object must be an RLE {{"size": [H, W], "counts": …}}, got {short(value)}')
-        return CocoMask(value, name, rasteriser)
+        return coco_source(value, name, rasteriser)
     if isinstance(value, list) and value and all(_is_pair_list(part) for part in value):
         raise ValueError(f"{name}: polygons must be flat lists [x0, y0, x1, y1, …], got [x, y] pairs")
     if isinstance(value, list) and value and all(_is_flat(part) for part in value):
@@ -168,8 +168,21 @@ def _one_instance(value: Any, name: str, rasteriser: Rasteriser) -> MaskSource |
     return None
 
 
+def coco_source(segmentation: Any, name: str, rasteriser: Rasteriser) -> CocoMask:
+    """One instance in COCO's form, whose lists nest no deeper than that form does: deeper ones break what copies them.
+
+    Raises:
+        ValueError: they do.
+    """
+    parts = segmentation if isinstance(segmentation, list) else [segmentation]
+    rows = [row for part in parts for row in (part.values() if isinstance(part, dict) else [part])]
+    if any(isinstance(row, dict) or (isinstance(row, list) and row and not _is_flat(row)) for row in rows):
+        raise ValueError(f"{name}: polygons must be flat lists of numbers, and so must the parts of an RLE")
+    return CocoMask(segmentation, name, rasteriser)
+
+
 def _is_flat(part: Any) -> bool:
-    return isinstance(part, list) and bool(part) and not isinstance(part[0], list | dict)
+    return isinstance(part, list) and bool(part) and not {list, dict} & set(map(type, part))
 
 
 def _is_pair_list(part: Any) -> bool:
