@@ -136,6 +136,8 @@ class ColumnRows(RowForm):
         if grid is not None:
             layers = grid if grid.ndim == 3 else grid[None]
             return [EncodedMask(encode_mask(np.asarray(layer != 0)), name) for layer in layers]
+        if isinstance(_first_number(value), bool):
+            raise BadItemError("bad mask", f"{name}: rows of booleans differ in length, so they are no picture")
         try:
             return parse_mask(_as_json(value), name, self.rasteriser)
         except ValueError as error:
@@ -161,7 +163,7 @@ def _base(path: str) -> str:
 def _as_grid(value: Any) -> np.ndarray | None:
     """Nested lists as (H, W) or (n, H, W) when they are a mask: of booleans, or of zeros and one other integer."""
     if not isinstance(value, np.ndarray):
-        if not _may_be_grid(value):
+        if not isinstance(_first_number(value), bool | int):  # polygons of millions of points stay lists
             return None
         try:
             value = np.array(value)
@@ -176,12 +178,12 @@ def _as_grid(value: Any) -> np.ndarray | None:
     return None
 
 
-def _may_be_grid(value: Any) -> bool:
-    """Whether the first number of nested lists is a boolean or an integer; polygons stay lists."""
+def _first_number(value: Any) -> Any:
+    """What lies deepest at the beginning of two or three levels of lists, ``None`` elsewhere."""
     depth = 0
     while isinstance(value, list) and value and depth < 4:
         value, depth = value[0], depth + 1
-    return depth in (2, 3) and isinstance(value, bool | int)
+    return value if depth in (2, 3) else None
 
 
 def _as_json(value: Any) -> Any:

@@ -9,7 +9,7 @@ from datamodules.convert.hf_forms import Cells, RowForm, RowImage, from_json
 from datamodules.convert.polygons import Rasteriser
 from datamodules.convert.refer_photos import PhotoFinder
 from datamodules.convert.rows import PhotoFile, RowTarget
-from datamodules.convert.rows_masks import CocoMask, short
+from datamodules.convert.rows_masks import BAD, coco_source, short
 from datamodules.convert.rows_texts import BAD_ROW, read_text, read_texts
 
 REFER_COLUMNS = ("image_id", "image_path", "raw_anns", "ref_id")
@@ -30,7 +30,8 @@ class ReferRows(RowForm):
         self._texts = next((name for name in ("captions", "sentences") if name in available), "")
         if not self._texts:
             raise BadSourceError(
-                "--input has refer rows, but neither a column captions nor sentences: nothing is asked."
+                "--input has refs (image_path, raw_anns), but neither a column captions nor one of sentences, so there "
+                "is no question. Fetch the whole dataset anew, or name columns with --image-column and the like."
             )
         self.split_column = "split" if "split" in available else ""
         extra = [name for name in ("raw_image_info", self.split_column) if name in available]
@@ -68,5 +69,8 @@ class ReferRows(RowForm):
         sentences = [text.get("sent") if isinstance(text, dict) else text for text in texts]
         kept = [text for text in sentences if text is None or not isinstance(text, str) or text.strip()]
         expressions = read_texts({self._texts: kept}, self._texts, where) if kept else []
-        mask = CocoMask(annotation.get("segmentation"), where, self._rasteriser)
+        try:
+            mask = coco_source(annotation.get("segmentation"), where, self._rasteriser)
+        except ValueError as error:
+            raise BadItemError(BAD, str(error)) from error
         return RowTarget(str(ref_id), expressions, [mask], [where], kind="referring")

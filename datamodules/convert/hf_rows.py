@@ -104,7 +104,7 @@ class TableRows(RowFile):
                     if not keep(number, number + 1):
                         continue
                     yield number, {name: _plain(batch.column(name)[place]) for name in columns}
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise BadSourceError(f"{self.path} cannot be read after row {number}: {error}. Fetch it anew.") from error
 
     @abstractmethod
