@@ -12,13 +12,14 @@ from datamodules.convert.json_files import read_json
 from datamodules.convert.lisa_json import IgnoreAs, LisaAnnotation, paint_shapes, parse_annotation
 from datamodules.convert.photos import Photo, read_photo
 from datamodules.convert.polygons import Rasteriser
+from datamodules.convert.rows import KeyMaker
+from datamodules.convert.rows_paths import IMAGE_SUFFIXES
 from datamodules.convert.split import Converted, SplitPlan
 from datamodules.records import ImageRecord, Target
 from datamodules.rle import encode_mask
 
 Texts = Literal["all", "first"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SOURCE = "ReasonSeg or data in its format (LISA JSON)"
 
 
@@ -87,7 +88,7 @@ def _find_splits(folder: Path, split: str | None) -> dict[str, Path]:
         listing = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
         raise BadSourceError(
             f"--input {folder} holds no images. Expected pairs X.jpg and X.json in it, or in a folder for each split "
-            f"(train, val, test); found {listing}."
+            f"(train, val, test), or parquet files; found {listing}."
         )
     if split is None:
         return found
@@ -115,7 +116,7 @@ def _pair_files(folder: Path, ignore_as: IgnoreAs, texts: Texts) -> tuple[list[R
         for stem, path in annotations.items()
         if stem not in images
     ]
-    keys: Counter[str] = Counter()
+    keys = KeyMaker()
     for stem, paths in images.items():
         if stem not in annotations:
             problems.append(BadItemError("image without an annotation", str(paths[0])))
@@ -123,19 +124,8 @@ def _pair_files(folder: Path, ignore_as: IgnoreAs, texts: Texts) -> tuple[list[R
             names = ", ".join(path.name for path in paths)
             problems.append(BadItemError("several images for one annotation", f"{annotations[stem]}: {names}"))
         else:
-            jobs.append(ReasonSegJob(paths[0], annotations[stem], _key(stem, keys), ignore_as, texts))
+            jobs.append(ReasonSegJob(paths[0], annotations[stem], keys.make(stem), ignore_as, texts))
     return jobs, problems
-
-
-def _key(stem: str, used: Counter[str]) -> str:
-    """A key that a tar can carry; stems that become equal are numbered."""
-    cleaned = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in stem)[:50]
-    key = "x" + cleaned if cleaned.startswith("__") else cleaned
-    while used[key]:
-        used[key] += 1
-        key = f"{key}-{used[key]}"
-    used[key] += 1
-    return key
 
 
 def convert_reasonseg(job: ReasonSegJob) -> Converted:
