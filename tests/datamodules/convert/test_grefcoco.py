@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def test_leaks_of_siblings(tmp_path: Path) -> None:
     assert set(read_split(tmp_path / "out/grefcoco_unc/train")) == {"1"}
 
 
+@pytest.mark.realdata
 def test_the_real_row(realdata: Path, tmp_path: Path) -> None:
     """A question about something that is not there; its photo is not part of the excerpt."""
     rows = json.loads((realdata / "grefcoco/grefs(unc).excerpt.json").read_text())
@@ -162,3 +164,26 @@ def test_the_real_row(realdata: Path, tmp_path: Path) -> None:
     (target,) = sample["targets"]
     assert target["masks"] == []
     assert target["expressions"] == [sentence["sent"] for sentence in rows[0]["sentences"]]
+
+
+@pytest.mark.realdata
+def test_real_annotations(realdata: Path, tmp_path: Path) -> None:
+    """Questions about several and about no objects of a real photo, against COCO's own reader."""
+    from pycocotools.coco import COCO
+
+    shutil.copytree(realdata / "refer/with_images/images", tmp_path / "images")
+    shutil.copytree(realdata / "refer/with_images/refcoco", tmp_path / "grefcoco")
+    reader = COCO(str(tmp_path / "grefcoco/instances.json"))
+    (image_id,) = reader.imgs
+    ids = sorted(reader.anns)[:3]
+    (tmp_path / "grefcoco/refs(unc).p").unlink()
+    refs = [gref(1, ids, image_id, "val"), gref(2, ids[:1], image_id, "val"), gref(3, [-1], image_id, "val")]
+    refs[0]["file_name"] = reader.imgs[image_id]["file_name"]  # with and without the suffix of the ref
+    (tmp_path / "grefcoco/grefs(unc).json").write_text(json.dumps(refs))
+    (val,) = convert(tmp_path, tmp_path / "out")
+    assert (val.images, val.targets) == (1, 3)
+    targets = read_split(val.output)[str(image_id)]["targets"]
+    for target, expected in zip(targets, (ids, ids[:1], []), strict=True):
+        assert len(target["masks"]) == len(expected)
+        for rle, number in zip(target["masks"], expected, strict=True):
+            np.testing.assert_array_equal(mask_of(rle), reader.annToMask(reader.anns[number]) > 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,61 @@ def test_real_refs_without_photos(realdata: Path, tmp_path: Path, dataset: str, 
         BadSourceError, match=rf"^{photos} of {photos} photos of {dataset.replace('+', '[+]')} are missing"
     ):
         convert(realdata / "refer", tmp_path / "out", dataset=dataset)
+
+
+def with_drawn_photos(source: Path, root: Path) -> Path:
+    """A copy of real REFER files, with photos of the right names and sizes."""
+    for folder in ("refcoco", "refcoco+"):
+        shutil.copytree(source / folder, root / folder)
+        for image in json.loads((root / folder / "instances.json").read_text())["images"]:
+            photo = root / "images/mscoco/images/train2014" / image["file_name"]
+            save_photo(photo, height=image["height"], width=image["width"], seed=image["id"])
+    return root
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("dataset", "split_by"), [("refcoco", "unc"), ("refcoco", "google"), ("refcoco+", "unc")])
+def test_every_real_split_equals_an_independent_reader(
+    realdata: Path, tmp_path: Path, dataset: str, split_by: str, workers: int
+) -> None:
+    from pycocotools.coco import COCO
+
+    root = with_drawn_photos(realdata / "refer", tmp_path / "root")
+    with (root / dataset / f"refs({split_by}).p").open("rb") as file:
+        refs = pickle.load(file)
+    reader = COCO(str(root / dataset / "instances.json"))
+    options = {"dataset": dataset, "split_by": split_by, "workers": workers, "keep_leaks": split_by == "google"}
+    summaries = {summary.output.name: summary for summary in convert(root, tmp_path / "out", **options)}
+    assert set(summaries) == {item["split"] for item in refs}
+    for split, summary in summaries.items():
+        expected = [item for item in refs if item["split"] == split]
+        samples = read_split(tmp_path / f"out/{dataset}_{split_by}" / split)
+        assert set(samples) == {str(item["image_id"]) for item in expected}
+        assert (summary.images, summary.targets) == (len(samples), len(expected))
+        assert summary.expressions == sum(len(item["sentences"]) for item in expected)
+        for item in expected:
+            sample = samples[str(item["image_id"])]
+            image = reader.imgs[item["image_id"]]
+            assert (sample["file_name"], sample["height"]) == (image["file_name"], image["height"])
+            (target,) = (target for target in sample["targets"] if target["target_id"] == str(item["ref_id"]))
+            assert target["expressions"] == [sentence["sent"] for sentence in item["sentences"]]
+            np.testing.assert_array_equal(mask_of(*target["masks"]), reader.annToMask(reader.anns[item["ann_id"]]) > 0)
+    if split_by == "google":  # divides objects: the only image of train is in val and test too
+        assert summaries["train"].notes["images shared with evaluation splits, kept (--keep-leaks)"] == 1
+        with pytest.raises(BadSourceError, match=r"all 1 images of refcoco train are.*\(refcoco refs\(google\)\)"):
+            convert(root, tmp_path / "again", **{**options, "keep_leaks": False})
+
+
+@pytest.mark.realdata
+def test_real_images_of_a_sibling_leave_train(realdata: Path, tmp_path: Path) -> None:
+    """A photo that RefCOCO+ trains on while RefCOCO (here: its rows, renamed) evaluates on it."""
+    root = with_drawn_photos(realdata / "refer", tmp_path)
+    path = root / "refcoco/refs(unc).p"
+    refs = pickle.loads(path.read_bytes())
+    moved = {"train": "testA", "testA": "train"}
+    path.write_bytes(pickle.dumps([item | {"split": moved.get(item["split"], item["split"])} for item in refs]))
+    with pytest.raises(BadSourceError, match=r"all 1 images of refcoco\+ train .*\(refcoco refs\(unc\)\)"):
+        convert(root, tmp_path / "out", dataset="refcoco+")
+    path.unlink()
+    convert(root, tmp_path / "out", dataset="refcoco+")
