@@ -71,8 +71,8 @@ def _target(ref: Ref, segmentations: list[Any], job: ReferJob, result: Converted
             result.problems.append(BadItemError("bad mask", f"ref {ref.ref_id} (ann_id {annotation}): {error}"))
             return None
     empty = sum(not mask.any() for mask in masks)
-    union = np.any(masks, axis=0) if masks else np.zeros((job.height, job.width), dtype=bool)
-    result.areas.append(float(union.mean()))
+    if masks:
+        result.areas.append(float(np.any(masks, axis=0).mean()))
     result.notes["targets with an empty mask"] += int(bool(masks) and empty == len(masks))
     result.notes["objects without a pixel, left out of their target"] += empty if empty < len(masks) else 0
     result.notes["targets that mean nothing in the image"] += int(not masks)

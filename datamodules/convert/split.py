@@ -166,23 +166,40 @@ def _writer(plan: SplitPlan, options: WriteOptions) -> ShardWriter | SplitSummar
     chosen = (plan.name, plan.source, plan.extra, options.licence, options.shards, options.max_skipped)
     jobs = plan.jobs if plan.made_of is None else [plan.made_of]
     made_from = fingerprint(REVISION, chosen, [str(problem) for problem in plan.problems], jobs=jobs)
+    reason = ""
     if plan.output.is_dir() and not options.overwrite:
         try:
             index = read_index(plan.output)
-        except (FileNotFoundError, ShardError):
-            pass  # the writer says that there is something
+        except FileNotFoundError:
+            pass  # the writer says what there is
+        except ShardError as error:
+            reason = f" It is no whole split: {error}"
         else:
             if index.extra.get(MADE_FROM) == made_from:
                 return _unchanged(plan, index)
-    return ShardWriter(
-        plan.output,
-        name=plan.name,
-        source=plan.source,
-        licence=options.licence,
-        num_shards=options.shards,
-        extra={**plan.extra, MADE_FROM: made_from},
-        overwrite=options.overwrite,
-    )
+            reason = f" {_difference(plan, options, index)}"
+    try:
+        return ShardWriter(
+            plan.output,
+            name=plan.name,
+            source=plan.source,
+            licence=options.licence,
+            num_shards=options.shards,
+            extra={**plan.extra, MADE_FROM: made_from},
+            overwrite=options.overwrite,
+        )
+    except FileExistsError as error:
+        raise FileExistsError(f"{error}{reason}") from error
+
+
+def _difference(plan: SplitPlan, options: WriteOptions, index: ShardIndex) -> str:
+    """Why a split that is there is not what would be written now."""
+    now = {"name": plan.name, "licence": options.licence, **plan.extra}
+    there = {"name": index.name, "licence": index.licence, **index.extra}
+    found = [f"{key} {there.get(key)!r} (now {value!r})" for key, value in now.items() if there.get(key) != value]
+    if found:
+        return f"It was made with other options: {', '.join(found)}."
+    return "It was made by the same converter, but its source, or --shards or --max-skipped, was another."
 
 
 def _unchanged(plan: SplitPlan, index: ShardIndex) -> SplitSummary:

@@ -39,8 +39,16 @@ def test_the_same_again_changes_nothing(tmp_path):
     assert [getattr(again, name) for name in counts] == [getattr(first, name) for name in counts]
 
 
-@pytest.mark.parametrize("changed", ["jobs", "extra", "shards", "damaged"])
-def test_anything_else_needs_leave(tmp_path, changed):
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ("jobs", "by the same converter, but its source, or --shards or --max-skipped, was another"),
+        ("extra", r"with other options: texts None \(now 'first'\)\."),
+        ("shards", "--shards or --max-skipped, was another"),
+        ("damaged", r"no whole split: .*00000\.tar"),
+    ],
+)
+def test_anything_else_needs_leave(tmp_path, changed, reason):
     write([plan(tmp_path / "a", [1, 2])])
     jobs, options, extra = [1, 2], {}, {}
     if changed == "jobs":
@@ -51,7 +59,7 @@ def test_anything_else_needs_leave(tmp_path, changed):
         options = {"shards": 2}
     else:
         (tmp_path / "a" / "00000.tar").write_bytes(b"x")
-    with pytest.raises(FileExistsError, match="overwrite=True"):
+    with pytest.raises(FileExistsError, match=f"overwrite=True to replace the split.*{reason}"):
         write([plan(tmp_path / "a", jobs, extra=extra)], **options)
     write([plan(tmp_path / "a", jobs, extra=extra)], overwrite=True, **options)
     assert read_index(tmp_path / "a").images == len(jobs)
@@ -66,11 +74,13 @@ def test_splits_that_are_done_are_kept_when_others_are_not(tmp_path):
     assert times(tmp_path / "a") == before
 
 
-def test_kill_9_leaves_no_half_split_and_the_next_run_cleans_up(tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_kill_9_leaves_no_half_split_and_the_next_run_cleans_up(tmp_path, workers):
     for number in range(300):
         save_lisa(tmp_path / "in" / "train", f"img{number}", height=240, width=320, seed=number)
     save_lisa(tmp_path / "in" / "a_small", "one")
     words = ["data", "reasonseg", "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    words += ["--workers", workers]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     running = subprocess.Popen(
         [sys.executable, "-m", "coprs_lightning", *words], env=environment, stdout=subprocess.DEVNULL
