@@ -90,7 +90,7 @@ class ShardWriter:
             raise FileExistsError(f"{self.output} holds files of no split ({foreign[0]}), so it is not overwritten.")
 
     def __enter__(self) -> ShardWriter:
-        _remove_leftovers(self.output)
+        remove_leftovers(self.output)
         self._partial.mkdir(parents=True)
         self._entered = True
         return self
@@ -175,7 +175,7 @@ def _process() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _remove_leftovers(output: Path) -> None:
+def remove_leftovers(output: Path) -> None:
     """Remove what processes of this machine left of this split when they were killed.
 
     A folder with this process's own number is an earlier one's: in containers every start has the same number.

@@ -15,7 +15,7 @@ from datamodules.convert.ordered_map import ordered_map
 from datamodules.convert.photos import Photo
 from datamodules.records import ImageRecord
 from datamodules.shard_index import ShardError, ShardIndex, read_index
-from datamodules.shard_writer import ShardWriter
+from datamodules.shard_writer import ShardWriter, remove_leftovers
 
 MADE_FROM = "made_from"
 """Under ``extra`` in the index: the fingerprint of options and source, see :mod:`datamodules.convert.identity`."""
@@ -176,6 +176,7 @@ def _writer(plan: SplitPlan, options: WriteOptions) -> ShardWriter | SplitSummar
             reason = f" It is no whole split: {error}"
         else:
             if index.extra.get(MADE_FROM) == made_from:
+                remove_leftovers(plan.output)
                 return _unchanged(plan, index)
             reason = f" {_difference(plan, options, index)}"
     try:

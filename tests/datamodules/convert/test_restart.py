@@ -133,3 +133,14 @@ def test_the_next_process_has_the_number_of_the_killed_one(tmp_path):
     write([plan(tmp_path / "a", [1])])
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert read_index(tmp_path / "a").images == 1
+
+
+def test_leftovers_go_although_the_split_is_kept(tmp_path):
+    """Somebody converted it once more with --overwrite, and that was killed."""
+    import socket
+
+    write([plan(tmp_path / "a", [1])])
+    (tmp_path / f".a.partial-{socket.gethostname()}-{2**22 + 12345}").mkdir()
+    (summary,) = write([plan(tmp_path / "a", [1])])
+    assert summary.notes == {UNCHANGED: 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
