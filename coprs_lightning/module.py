@@ -20,7 +20,7 @@ from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY
 from coprs_lightning.checkpoints.tensors import read_weights
 from coprs_lightning.checkpoints.weights import untied
 from coprs_lightning.decoders import MaskDecoder
-from coprs_lightning.features.checking import check_features
+from coprs_lightning.features.checking import MakersWeights, check_features
 from coprs_lightning.heatmap_heads import HeatmapHead
 from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import Objective, ObjectiveOutput, TrainingStep
@@ -33,6 +33,7 @@ from coprs_lightning.weightless import only_shapes
 DATA_SPEC_KEY = "coprs_data_spec"
 OBJECTIVE_KEY = "coprs_objective"
 
+_BACKBONE = "model.backbone."
 _GROUP_OPTIONS = ("initial_lr", "betas", "weight_decay")
 
 
@@ -112,6 +113,7 @@ class CoprsModule(Recorded, pl.LightningModule):
         self.validation = validation
         self.init_from = init_from
         self._update = 0
+        self._makers_weights: MakersWeights | None = None
         if init_from is not None and not only_shapes():
             self._load_weights(init_from)
 
@@ -229,7 +231,8 @@ class CoprsModule(Recorded, pl.LightningModule):
                 :func:`coprs_lightning.features.checking.check_features`), or for accumulation of gradients with several
                 updates a batch.
         """
-        check_features(self.model.backbone, getattr(getattr(self.trainer, "datamodule", None), "split_features", {}))
+        splits = getattr(getattr(self.trainer, "datamodule", None), "split_features", {})
+        self._makers_weights = check_features(self.model.backbone, splits, training=stage == "fit")
         if stage != "fit":
             return
         updates, accumulated = self.objective.updates_per_batch, self.trainer.accumulate_grad_batches
@@ -246,6 +249,7 @@ class CoprsModule(Recorded, pl.LightningModule):
 
         Torch restores options together with the optimizer's moments, so a checkpoint would win over a changed option.
         """
+        self._check_makers_weights()
         scheduler = self.lr_schedulers()
         if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR) or scheduler.last_epoch == 0:
             return
@@ -254,6 +258,22 @@ class CoprsModule(Recorded, pl.LightningModule):
         scheduler.base_lrs = [options["initial_lr"] for options in self._configured]
         scheduler.last_epoch -= 1
         scheduler.step()  # the rate of this step, by the configured schedule
+
+    def on_validation_start(self) -> None:
+        """See :class:`~coprs_lightning.features.checking.MakersWeights`: a checkpoint is loaded by now."""
+        self._check_makers_weights()
+
+    def on_test_start(self) -> None:
+        """As :meth:`on_validation_start`."""
+        self._check_makers_weights()
+
+    def on_predict_start(self) -> None:
+        """As :meth:`on_validation_start`."""
+        self._check_makers_weights()
+
+    def _check_makers_weights(self) -> None:
+        if self._makers_weights is not None:
+            self._makers_weights.check()
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -270,7 +290,10 @@ class CoprsModule(Recorded, pl.LightningModule):
             checkpoint[DATA_SPEC_KEY] = datamodule.spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the objective check that the checkpoint goes with this run."""
+        """Let the objective check that the checkpoint goes with this run; features must fit its backbone's weights."""
+        if self._makers_weights is not None:
+            self._makers_weights.replaced_by(_backbone_of(checkpoint.get("state_dict")))
+            self._makers_weights.check()
         if self.trainer.state.fn == "fit":
             self.objective.check_checkpoint_state(checkpoint.get(OBJECTIVE_KEY, {}))
 
@@ -321,3 +344,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or SPEC_KEY not in content:
         raise ValueError(f"{path} is no coprs checkpoint: it has no {SPEC_KEY!r}. It was written by another program.")
     return content
+
+
+def _backbone_of(state: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """The backbone's weights in a checkpoint; ``None`` where it holds no tensors, but pieces of a sharded model."""
+    if state is None:
+        return None
+    return {name.removeprefix(_BACKBONE): value for name, value in state.items() if name.startswith(_BACKBONE)}

@@ -69,8 +69,12 @@ def mask_runs(rle: Any) -> np.ndarray:
     Raises:
         ValueError: naming what is wrong; the memory used is bounded by the length of the string.
     """
-    height, width = mask_size(rle)
-    runs = _read_numbers(rle["counts"])
+    size = mask_size(rle)
+    return _runs(rle["counts"], *size)
+
+
+def _runs(counts: str, height: int, width: int) -> np.ndarray:
+    runs = _read_numbers(counts)
     # cumulative sums undo the differences: odd runs from the second on, even ones from the third on
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -87,8 +91,12 @@ def decode_mask(rle: Any) -> np.ndarray:
     Raises:
         ValueError: for a bad size or malformed counts, naming the problem.
     """
-    runs = mask_runs(rle)
-    height, width = mask_size(rle)
+    size = mask_size(rle)
+    return _expand(rle["counts"], *size)
+
+
+def _expand(counts: str, height: int, width: int) -> np.ndarray:
+    runs = _runs(counts, height, width)
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
@@ -106,7 +114,7 @@ def instance_masks(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
     for rle in rles:
         if mask_size(rle) != (height, width):
             raise ValueError(f"mask of {rle['size'][0]} × {rle['size'][1]} pixels in an image of {height} × {width}.")
-        mask = decode_mask(rle)
+        mask = _expand(rle["counts"], height, width)
         if len(found) == most:
             found[-1] |= mask
         elif mask.any():
@@ -146,12 +154,12 @@ def _write_numbers(numbers: np.ndarray) -> str:
 def _read_numbers(counts: str) -> np.ndarray:
     """Read the signed integers of a counts string as int64."""
     try:
-        digits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+        digits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8) - np.uint8(48)  # below 48 wraps far above 63
     except UnicodeEncodeError:
         raise ValueError(f"mask counts hold characters outside ASCII: {_short(counts)}.") from None
     if len(digits) == 0:
         raise ValueError("mask counts are empty.")
-    if (digits < 0).any() or (digits > 63).any():
+    if digits.max() > 63:
         raise ValueError(f"mask counts hold characters outside '0'…'o': {_short(counts)}.")
     ends = np.flatnonzero(digits < 32)
     if len(ends) == 0 or ends[-1] != len(digits) - 1:
@@ -161,7 +169,7 @@ def _read_numbers(counts: str) -> np.ndarray:
     if lengths.max() > _MAX_DIGITS:
         raise ValueError(f"mask counts hold a number of {lengths.max()} digits, more than any image needs.")
     places = np.arange(len(digits)) - np.repeat(starts, lengths)
-    numbers = np.add.reduceat((digits & 31) << (5 * places), starts)
+    numbers = np.add.reduceat((digits & 31).astype(np.int64) << (5 * places), starts)
     negative = (digits[ends] & 16) != 0
     return numbers - np.where(negative, np.int64(1) << (5 * lengths), 0)
 

@@ -15,6 +15,9 @@ from datamodules.records import ImageRecord
 
 FEATURES = "features.npy"
 
+MAX_JSON = 8 * 2**20
+"""Bytes of a sample's JSON member: parsed, text of empty lists takes twenty times as much memory."""
+
 
 class _HashedFile:
     """A file that hashes what is written to it, so that a shard is never read again for its checksum."""
@@ -57,16 +60,25 @@ class ShardFile:
     def add_sample(
         self, record: ImageRecord, image_bytes: bytes, extension: str, features: bytes | None = None
     ) -> None:
-        """Append one sample; nothing is checked here.
+        """Append one sample; the record is not checked here.
 
         Args:
             record: see :func:`datamodules.record_json.check_record`.
             image_bytes: the encoded image, written unchanged.
             extension: ``jpg``, ``png`` or ``webp``.
             features: an encoded feature map, see :func:`encode_features`.
+
+        Raises:
+            ValueError: the record would be too long for readers.
         """
         text = json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":"))
-        members = {extension: image_bytes, "json": text.encode()}
+        encoded = text.encode()
+        if len(encoded) > MAX_JSON:
+            raise ValueError(
+                f"sample {record.key!r}: its targets take {len(encoded)} bytes as JSON, more than {MAX_JSON}, which is "
+                "what readers take. Give fewer targets or simpler masks."
+            )
+        members = {extension: image_bytes, "json": encoded}
         if features is not None:
             members[FEATURES] = features
         self.add_members(record.key, members, len(record.targets), sum(len(t.expressions) for t in record.targets))

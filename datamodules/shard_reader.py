@@ -23,7 +23,7 @@ from datamodules.jpeg import decode_rgb, read_header
 from datamodules.record_json import record_from_json
 from datamodules.records import ImageRecord
 from datamodules.rle import instance_masks, union_masks
-from datamodules.shard_file import FEATURES
+from datamodules.shard_file import FEATURES, MAX_JSON
 from datamodules.shard_index import Unit
 from datamodules.shard_writer import IMAGE_FORMATS, UNSUPPORTED_MODES
 from datamodules.tar_sample import plain_members
@@ -91,7 +91,7 @@ def read_sample(content: bytes, url: str, start: int) -> dict[str, Any]:
         keys = {name.partition(".")[0] for name in members}
         if len(keys) == 1 and "/" not in (key := keys.pop()):
             sample = {name.partition(".")[2]: member for name, member in members.items()}
-            return _checked({"__key__": key, "__url__": url, **sample})
+            return _checked(key, url, sample)
     where = f"{url} at byte {start}"
     _check_magic(content[:_MAGIC_END], where)
     found = list(_samples(io.BytesIO(content), url, where))
@@ -119,24 +119,28 @@ def _samples(stream: BinaryIO, url: str, where: str) -> Iterator[dict[str, Any]]
         try:
             sample = next(samples, None)
         except Exception as error:  # tarfile raises many kinds, and webdataset re-raises them with other arguments
-            cause = str(error.args[0]).split(" @ ")[0] if error.args else ""
+            cause = _printable(str(error.args[0]).split(" @ ")[0]) if error.args else ""
             raise ShardError(
                 f"{where} cannot be read to its end: {type(error).__name__}: {cause}. The shard is truncated or "
                 "damaged; copy or convert it again."
             ) from error
         if sample is None:
             return
-        yield _checked(sample)
+        yield _checked(sample.pop("__key__"), sample.pop("__url__"), sample)
 
 
-def _checked(sample: dict[str, Any]) -> dict[str, Any]:
-    for name in sample.keys() - _MEMBERS - {"__key__", "__url__"}:
+def _checked(key: str, url: str, members: dict[str, Any]) -> dict[str, Any]:
+    for name in members.keys() - _MEMBERS:
+        member = f"{key}.{name}"  # it may hold control characters
         raise ShardError(
-            f"{sample['__url__']}: member '{sample['__key__']}.{name}' is refused: shards hold data ("
-            f"{', '.join(sorted(_MEMBERS))}) and nothing that could run. Do not use this split unless you "
-            "know where it comes from."
+            f"{url}: member {member!r} is refused: shards hold data ({', '.join(sorted(_MEMBERS))}) and nothing that "
+            "could run. Do not use this split unless you know where it comes from."
         )
-    return sample
+    return {"__key__": key, "__url__": url, **members}
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def parse_record(sample: dict[str, Any]) -> ImageRecord:
@@ -148,6 +152,8 @@ def parse_record(sample: dict[str, Any]) -> ImageRecord:
     key, shard = sample["__key__"], sample["__url__"]
     if "json" not in sample:
         raise BadSample(key, shard, "has no JSON member")
+    if len(sample["json"]) > MAX_JSON:
+        raise BadSample(key, shard, f"JSON member of {len(sample['json'])} bytes, more than {MAX_JSON}")
     try:
         return record_from_json(key, json.loads(bytes(sample["json"])))
     except (ValueError, RecursionError) as error:
@@ -198,7 +204,7 @@ def parse_features(sample: dict[str, Any]) -> np.ndarray | None:
         if version != (1, 0):
             raise ValueError(f"npy version {version}, expected (1, 0)")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype != np.float16 or len(shape) != 3 or fortran:
+        if dtype != np.float16 or len(shape) != 3 or fortran or min(shape) < 1:  # -1 means "the rest" to reshape
             raise ValueError(f"{dtype} array of shape {shape}, expected float16 of shape (C, h, w)")
         # reshape checks the header's shape against the bytes that are there, so nothing is allocated on its word
         return np.frombuffer(content, dtype=dtype, offset=file.tell()).reshape(shape)
@@ -238,6 +244,24 @@ def questions(
         else:
             found.append(Question(number, 0, key))
     return found
+
+
+def question_at(
+    record: ImageRecord, place: int, *, unit: Unit, expression: Expression = "first", seed: str = "", prefix: str = ""
+) -> Question | None:
+    """``questions(…)[place]`` without making the others; ``None`` where there are not so many."""
+    if unit == "target":
+        if place >= len(record.targets):
+            return None
+        target = record.targets[place]
+        key = f"{prefix}{record.key}/{target.target_id}"
+        number = random.Random(f"{seed}/{key}").randrange(len(target.expressions)) if expression == "random" else 0
+        return Question(place, number, key)
+    for number, target in enumerate(record.targets):
+        if place < len(target.expressions):
+            return Question(number, place, f"{prefix}{record.key}/{target.target_id}/{place}")
+        place -= len(target.expressions)
+    return None
 
 
 def build_example(

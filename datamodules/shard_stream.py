@@ -24,12 +24,11 @@ from datamodules.shard_plan import ExampleTable, Shuffle
 from datamodules.shard_reader import (
     BadSample,
     Expression,
-    Question,
     build_example,
     parse_features,
     parse_image,
     parse_record,
-    questions,
+    question_at,
 )
 from datamodules.shard_steps import evaluation_batches, step_sizes, training_batches
 
@@ -80,9 +79,9 @@ class _Planned:
 
 @dataclass
 class _Opened:
-    """A sample of which an example was asked for, and all questions about it."""
+    """A sample of which an example was asked for."""
 
-    asked: list[Question]
+    prefix: str
     record: ImageRecord
     image: np.ndarray
     features: np.ndarray | None
@@ -231,12 +230,16 @@ class _Reading:
             if found is None:
                 return None
             place, url = int(table.example_question[number]), table.shards[int(table.sample_shard[sample])].url
-            if place >= len(found.asked):
+            unit, expression = options.unit, options.expression
+            asked = question_at(
+                found.record, place, unit=unit, expression=expression, seed=self.seed, prefix=found.prefix
+            )
+            if asked is None:
                 raise ShardError(
-                    f"{url}: sample {found.record.key!r} has {len(found.asked)} examples ({options.unit}s), its index "
-                    "says more: shard and index do not belong together. Convert the split again."
+                    f"{url}: sample {found.record.key!r} has no more than {place} examples ({unit}s), its index says "
+                    "more: shard and index do not belong together. Convert the split again."
                 )
-            example = build_example(found.record, found.image, found.asked[place], features=found.features, shard=url)
+            example = build_example(found.record, found.image, asked, features=found.features, shard=url)
         except BadSample as error:
             self.stream.bad.bad(sample, error, self.epoch)
             return None
@@ -246,7 +249,5 @@ class _Reading:
     def _open(self, number: int) -> _Opened:
         sample = self.reader.read(number)
         record = parse_record(sample)
-        unit, expression = self.options.unit, self.options.expression
         prefix = self.table.prefixes[int(self.table.sample_split[number])]
-        asked = questions(record, unit=unit, expression=expression, seed=self.seed, prefix=prefix)
-        return _Opened(asked, record, parse_image(sample, record), parse_features(sample))
+        return _Opened(prefix, record, parse_image(sample, record), parse_features(sample))

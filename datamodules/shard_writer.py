@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,9 +37,8 @@ class ShardWriter:
         source: where the data came from, a sentence or an address.
         licence: licence of the data.
         images_per_shard: size of a shard when ``num_shards`` is ``None``.
-        num_shards: deal the images out to this many shards instead, one after the other. Training needs at least
-            ranks × workers shards, so small datasets ask for more shards than their size would give. Never more
-            shards than images are written.
+        num_shards: deal the images out to this many shards instead, one after the other. Never more shards than images
+            are written.
         extra: plain data kept under ``extra`` in the index (converter options and such).
         features: description of the feature maps that every ``write`` then brings along, or ``None`` for none.
         overwrite: replace a split that is there; a folder with other files than a split's is never replaced.
@@ -67,7 +68,7 @@ class ShardWriter:
         json.dumps(self._about)  # plain data or an error now, not after hours of writing
         self._images_per_shard = images_per_shard
         self._num_shards = num_shards
-        self._partial = self.output.with_name(f".{self.output.name}.partial-{os.getpid()}")
+        self._partial = self.output.with_name(f".{self.output.name}.partial-{_process()}")
         self._keys: set[str] = set()
         self._open: list[ShardFile] = []
         self._closed: list[dict[str, Any]] = []
@@ -89,6 +90,7 @@ class ShardWriter:
             raise FileExistsError(f"{self.output} holds files of no split ({foreign[0]}), so it is not overwritten.")
 
     def __enter__(self) -> ShardWriter:
+        remove_leftovers(self.output)
         self._partial.mkdir(parents=True)
         self._entered = True
         return self
@@ -161,12 +163,39 @@ class ShardWriter:
         (self._partial / INDEX_NAME).write_text(index_text(index), encoding="utf-8")
         self._check_output()
         if self.output.exists():
-            retired = self.output.with_name(f".{self.output.name}.old-{os.getpid()}")
+            retired = self.output.with_name(f".{self.output.name}.old-{_process()}")
             self.output.rename(retired)
             self._partial.rename(self.output)
             shutil.rmtree(retired)
         else:
             self._partial.rename(self.output)
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what processes of this machine left of this split when they were killed.
+
+    A folder with this process's own number is an earlier one's: in containers every start has the same number.
+    """
+    for path in [*output.parent.glob(f".{output.name}.partial-*"), *output.parent.glob(f".{output.name}.old-*")]:
+        host, _, process = re.split(r"\.(?:partial|old)-", path.name)[-1].rpartition("-")
+        if host != socket.gethostname() or not process.isdigit():
+            continue
+        if int(process) == os.getpid() or not _runs(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _check_image(record: ImageRecord, image_bytes: bytes, extension: str) -> None:

@@ -128,6 +128,7 @@ def test_commands_run(tmp_path: Path, realdata: Path):
     for name in ("photo.png", "photos/a.png"):
         Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / name)
     (tmp_path / "asked.jsonl").write_text('{"image": "photo.png", "question": "What floats?"}\n', encoding="utf-8")
+    save_own(tmp_path / "mine")
     save_authors(tmp_path / "their_checkpoint")
     save_original(tmp_path / "sam_vit_h_4b8939.pth")
     save_sam(tmp_path / "facebook" / "sam-vit-huge")  # a folder of that name comes before the hub
@@ -143,6 +144,19 @@ def test_commands_run(tmp_path: Path, realdata: Path):
             python_snippet(tmp_path, environment)
     for name in ("mask.png", "heatmap.png", "overlay.png", "result.json"):
         assert (tmp_path / "out" / name).is_file()
+
+
+def save_own(folder: Path) -> None:
+    """The photos, masks and table of the README's example."""
+    folder.mkdir()
+    (table,) = blocks("csv")
+    (folder / "questions.csv").write_text(table, encoding="utf-8")
+    names = {name for line in table.splitlines()[1:] for name in line.split(",") if name.endswith(".png")}
+    assert len(names) == 5
+    for name in names:
+        pixels = np.zeros((40, 60), np.uint8)
+        pixels[10:20, 10 + len(name) : 40] = 255
+        Image.fromarray(pixels).convert("L" if "_" in name else "RGB").save(folder / name)
 
 
 def run_until(command: list[str], folder: Path, environment: dict[str, str], line: str | None) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,11 @@ from datamodules.shard_reader import parse_image, parse_record, read_samples
 from datamodules.shard_writer import FORMAT_VERSION, INDEX_NAME
 
 _PLAN = "plan.json"
+_SPLIT = "split"
+_RETIRED = "replaced"
 _OWN = {"__key__", "__url__", FEATURES}
+_NOTES = {"torch"}
+"""What a description only tells: features stay the same without."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,23 @@ def write_features(index: ShardIndex, output: Path, work: Work, advance: Callabl
         whether anything was done; not so where the output is there already, of the same source and backbone.
 
     Raises:
-        BadSourceError: the output is something else, another process works on it, or work that was begun is of another
-            source or backbone.
+        BadSourceError: the output is the source or something else, another process works on it, or work that was begun
+            is of another source or backbone.
         BadSample: an image that cannot be read; the features of a split are complete or not there.
     """
+    if output.resolve() == index.folder.resolve():
+        raise BadSourceError(f"--output: {output} is the split that features are computed of; name another folder.")
     described = {**work.description, "source_index_sha256": index.sha256}
+    partial = output.with_name(f".{output.name}.features-partial")
     if output.exists() and not _replaceable(output, described, work.overwrite):
+        if not (partial / _SPLIT).exists():  # what a kill in the last moment left
+            shutil.rmtree(partial, ignore_errors=True)
         advance(index.images)
         return False
-    partial = output.with_name(f".{output.name}.features-partial")
     partial.mkdir(parents=True, exist_ok=True)
     with _alone(partial):
         _check_plan(partial, described, output)
+        (partial / _SPLIT).mkdir(exist_ok=True)
         entries = [_entry(shard, partial, work, advance) for shard in index.shards]
         _finish(index, partial, output, entries, described)
     return True
@@ -82,19 +90,27 @@ def _replaceable(output: Path, described: dict[str, Any], overwrite: bool) -> bo
     if not (output / INDEX_NAME).is_file():
         raise BadSourceError(f"--output: {output} is there and no split; name another folder.")
     found = read_index(output).features
-    if found == described:
+    if found is None:
+        raise BadSourceError(f"--output: {output} is a split without features; name another folder.")
+    differences = _differences(found, described)
+    if not differences:
         return False
     if not overwrite:
         raise BadSourceError(
-            f"--output: {output} holds features of {_differences(found or {}, described)}. Name another folder, or add "
-            "--overwrite to replace them."
+            f"--output: {output} holds features of another {differences}. Name another folder, or add --overwrite to "
+            "replace them."
         )
     return True
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    names = [name for name in wanted if found.get(name) != wanted[name]]
-    return "another " + ", ".join(name.replace("_", " ") for name in names)
+    """Names of what differs, with both values where they are numbers."""
+    names = sorted(name for name in {*found, *wanted} - _NOTES if found.get(name) != wanted.get(name))
+    pairs = {name: (found.get(name), wanted.get(name)) for name in names}
+    return ", ".join(
+        name.replace("_", " ") + (f" ({old} there, {new} now)" if isinstance(new, int | float) else "")
+        for name, (old, new) in pairs.items()
+    )
 
 
 @contextmanager
@@ -112,22 +128,22 @@ def _check_plan(partial: Path, described: dict[str, Any], output: Path) -> None:
     if not plan.exists():
         _write_text(plan, json.dumps(described, indent=1))
         return
-    begun = json.loads(plan.read_text(encoding="utf-8"))
-    if begun != described:
+    if differences := _differences(json.loads(plan.read_text(encoding="utf-8")), described):
         raise BadSourceError(
-            f"work on {output} was begun with {_differences(begun, described)}. Go on with what it was begun with, or "
-            f"remove {partial} to start again."
+            f"work on {output} was begun with another {differences}. Go on with what it was begun with, or remove "
+            f"{partial} to start again."
         )
 
 
 def _entry(shard: ShardEntry, partial: Path, work: Work, advance: Callable[[int], None]) -> dict[str, Any]:
     """The index entry of one shard's copy, which is written unless it is there."""
     name = shard.path.name
-    done = partial / f"{name}.json"
+    done, copy = partial / f"{name}.json", partial / _SPLIT / name
     if done.exists():
-        advance(shard.images)
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return found
+        if copy.is_file() and copy.stat().st_size == found["bytes"]:
+            advance(shard.images)
+            return found
     file = ShardFile(partial / f"{name}.part")
     try:
         with ThreadPoolExecutor(work.threads) as pool:
@@ -143,7 +159,7 @@ def _entry(shard: ShardEntry, partial: Path, work: Work, advance: Callable[[int]
     except BaseException:
         file.abandon()
         raise
-    file.path.rename(partial / name)
+    file.path.rename(copy)
     _write_text(done, json.dumps(entry))
     return entry
 
@@ -171,14 +187,12 @@ def _finish(
     counts = {unit: sum(entry[unit] for entry in entries) for unit in ("images", "targets", "expressions")}
     about = {"name": index.name, "source": index.source, "licence": index.licence, "features": described}
     content = {"format_version": FORMAT_VERSION, **about, "extra": index.extra, "counts": counts, "shards": entries}
-    _write_text(partial / INDEX_NAME, index_text(content))
-    retired = output.with_name(f".{output.name}.old-{os.getpid()}")
+    _write_text(partial / _SPLIT / INDEX_NAME, index_text(content))
     if output.exists():
-        output.rename(retired)
-    for leftover in [*partial.glob("*.tar.json"), *partial.glob("*.part"), partial / _PLAN, partial / "lock"]:
-        leftover.unlink()
-    partial.rename(output)
-    shutil.rmtree(retired, ignore_errors=True)
+        shutil.rmtree(partial / _RETIRED, ignore_errors=True)
+        output.rename(partial / _RETIRED)
+    (partial / _SPLIT).rename(output)
+    shutil.rmtree(partial)
 
 
 def _write_text(path: Path, text: str) -> None:

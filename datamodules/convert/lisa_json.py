@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.convert.errors import BadItemError
-from datamodules.convert.polygons import check_points, paint_polygon
+from datamodules.convert.polygons import Rasteriser, check_points, polygon_mask
 
 IgnoreAs = Literal["ignore", "target"]
 
@@ -87,7 +87,12 @@ def _shape(shape: Any, place: int, name: str) -> tuple[np.ndarray, int] | None:
 
 
 def paint_shapes(
-    shapes: list[tuple[np.ndarray, int]], height: int, width: int, *, ignore_as: IgnoreAs = "ignore"
+    shapes: list[tuple[np.ndarray, int]],
+    height: int,
+    width: int,
+    *,
+    ignore_as: IgnoreAs = "ignore",
+    rasteriser: Rasteriser = "opencv",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paint shapes by falling area; of equal areas, the one that comes first in the file lies on top.
 
@@ -97,18 +102,16 @@ def paint_shapes(
         width: of the image.
         ignore_as: ``"ignore"`` keeps ignored pixels apart (LISA); ``"target"`` makes them part of the target, as in
             the released ReasonSeg copies of Seg-Zero and VisionReasoner.
+        rasteriser: ``opencv`` as published, or ``pycocotools``.
 
     Returns:
         Target and ignore mask, (H, W) bool each; no pixel is in both.
     """
-    areas = []
-    for points, _ in shapes:
-        alone = np.zeros((height, width), dtype=np.uint8)
-        paint_polygon(alone, points, 1)
-        areas.append(int(alone.sum(dtype=np.int64)))
+    painted = [polygon_mask(points.reshape(-1).tolist(), height, width, rasteriser) for points, _ in shapes]
+    areas = [int(mask.sum()) for mask in painted]
     canvas = np.zeros((height, width), dtype=np.uint8)
     for place in sorted(range(len(shapes)), key=lambda place: (areas[place], place), reverse=True):
-        paint_polygon(canvas, *shapes[place])
+        canvas[painted[place]] = shapes[place][1]
     if ignore_as == "target":
         return canvas > 0, np.zeros((height, width), dtype=bool)
     return canvas == _TARGET, canvas == _IGNORE

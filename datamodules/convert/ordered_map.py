@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from datamodules.convert.errors import BadSourceError
@@ -28,7 +31,7 @@ def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], workers:
         yield from map(function, jobs)
         return
     waiting: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start) as pool:
         try:
             for job in jobs:
                 waiting.append(pool.submit(function, job))
@@ -45,7 +48,16 @@ def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], workers:
                 future.cancel()
 
 
-def _one_thread() -> None:
+def _start() -> None:
     import cv2
 
     cv2.setNumThreads(0)  # workers share the cores already
+    parent = multiprocessing.parent_process()
+    # a worker holds both ends of the queue it waits at, so it would wait for ever when its parent is killed
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess | None) -> None:
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from datamodules.rle import decode_mask, mask_size
+
+Rasteriser = Literal["opencv", "pycocotools"]
 
 MAX_COORDINATE = 100_000.0
 """Pixels; beyond it the rasterisers' integers overflow and their memory grows with the length of an edge."""
@@ -60,13 +62,15 @@ def paint_polygon(canvas: np.ndarray, points: np.ndarray, value: int) -> None:
     cv2.fillPoly(canvas, [points.astype(np.int32)], value)
 
 
-def coco_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """A COCO ``segmentation`` as (H, W) bool: the union of its polygons or run lengths, rasterised as pycocotools does.
+def coco_mask(segmentation: Any, height: int, width: int, rasteriser: Rasteriser = "pycocotools") -> np.ndarray:
+    """A COCO ``segmentation`` as (H, W) bool: the union of its polygons or run lengths.
 
     Args:
         segmentation: a list of flat polygons, one RLE, or a list of RLEs (counts compressed or as numbers).
         height: of the image.
         width: of the image.
+        rasteriser: of polygons: ``pycocotools`` as REFER does, or ``opencv`` as ReasonSeg's reader does (1 to 6 % more
+            pixels, for it counts the border).
 
     Raises:
         ValueError: naming the part that is malformed.
@@ -77,16 +81,24 @@ def coco_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     mask = np.zeros((height, width), dtype=bool)
     for place, part in enumerate(parts):
         try:
-            mask |= _run_mask(part, height, width) if isinstance(part, dict) else _polygon_mask(part, height, width)
+            if isinstance(part, dict):
+                mask |= _run_mask(part, height, width)
+            else:
+                mask |= polygon_mask(check_flat_polygon(part), height, width, rasteriser)
         except ValueError as error:
             raise ValueError(f"part {place} of {len(parts)}: {error}") from error
     return mask
 
 
-def _polygon_mask(polygon: Any, height: int, width: int) -> np.ndarray:
+def polygon_mask(polygon: Sequence[float], height: int, width: int, rasteriser: Rasteriser) -> np.ndarray:
+    """One checked polygon ``[x0, y0, x1, y1, …]`` as (H, W) bool."""
+    if rasteriser == "opencv":
+        canvas = np.zeros((height, width), dtype=np.uint8)
+        paint_polygon(canvas, np.array(polygon, dtype=np.float64).reshape(-1, 2), 1)
+        return canvas > 0
     from pycocotools import mask as coco
 
-    rles = coco.frPyObjects([check_flat_polygon(polygon)], height, width)
+    rles = coco.frPyObjects([list(polygon)], height, width)
     return np.asarray(coco.decode(rles)[..., 0], dtype=bool)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +11,15 @@ from datamodules.convert.errors import BadItemError, BadSourceError
 from datamodules.convert.json_files import read_json
 from datamodules.convert.lisa_json import IgnoreAs, LisaAnnotation, paint_shapes, parse_annotation
 from datamodules.convert.photos import Photo, read_photo
+from datamodules.convert.polygons import Rasteriser
+from datamodules.convert.rows import KeyMaker
+from datamodules.convert.rows_paths import IMAGE_SUFFIXES
 from datamodules.convert.split import Converted, SplitPlan
 from datamodules.records import ImageRecord, Target
 from datamodules.rle import encode_mask
 
 Texts = Literal["all", "first"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SOURCE = "ReasonSeg or data in its format (LISA JSON)"
 
 
@@ -31,6 +33,7 @@ class ReasonSegJob:
         key: name of the sample.
         ignore_as: see :func:`datamodules.convert.lisa_json.paint_shapes`.
         texts: keep all texts, or the first, which is the only one that benchmarks ask.
+        rasteriser: see :func:`datamodules.convert.lisa_json.paint_shapes`.
     """
 
     image: Path
@@ -38,10 +41,17 @@ class ReasonSegJob:
     key: str
     ignore_as: IgnoreAs
     texts: Texts
+    rasteriser: Rasteriser = "opencv"
 
 
 def plan_reasonseg(
-    folder: Path, output: Path, *, split: str | None = None, ignore_as: IgnoreAs = "ignore", texts: Texts = "all"
+    folder: Path,
+    output: Path,
+    *,
+    split: str | None = None,
+    ignore_as: IgnoreAs = "ignore",
+    texts: Texts = "all",
+    rasteriser: Rasteriser = "opencv",
 ) -> list[SplitPlan]:
     """Find the splits of a folder and pair their files; every split goes to ``<output>/<split>``.
 
@@ -51,14 +61,16 @@ def plan_reasonseg(
         split: the only split to convert; names the split when ``folder`` is one itself.
         ignore_as: see :func:`datamodules.convert.lisa_json.paint_shapes`.
         texts: see :class:`ReasonSegJob`.
+        rasteriser: see :func:`datamodules.convert.lisa_json.paint_shapes`.
 
     Raises:
         BadSourceError: no such folder or split, or no images in it.
     """
     plans = []
     for name, place in _find_splits(folder, split).items():
-        jobs, problems = _pair_files(place, ignore_as, texts)
-        extra = {"converter": "reasonseg", "ignore_as": ignore_as, "texts": texts}
+        pairs, problems = _pair_files(place, ignore_as, texts)
+        jobs = [replace(job, rasteriser=rasteriser) for job in pairs]
+        extra = {"converter": "reasonseg", "ignore_as": ignore_as, "texts": texts, "rasteriser": rasteriser}
         items = len(jobs) + len(problems)
         plans.append(
             SplitPlan(output / name, f"reasonseg-{name}", SOURCE, "images", items, jobs, extra, problems=problems)
@@ -76,7 +88,7 @@ def _find_splits(folder: Path, split: str | None) -> dict[str, Path]:
         listing = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
         raise BadSourceError(
             f"--input {folder} holds no images. Expected pairs X.jpg and X.json in it, or in a folder for each split "
-            f"(train, val, test); found {listing}."
+            f"(train, val, test), or parquet files; found {listing}."
         )
     if split is None:
         return found
@@ -104,7 +116,7 @@ def _pair_files(folder: Path, ignore_as: IgnoreAs, texts: Texts) -> tuple[list[R
         for stem, path in annotations.items()
         if stem not in images
     ]
-    keys: Counter[str] = Counter()
+    keys = KeyMaker()
     for stem, paths in images.items():
         if stem not in annotations:
             problems.append(BadItemError("image without an annotation", str(paths[0])))
@@ -112,19 +124,8 @@ def _pair_files(folder: Path, ignore_as: IgnoreAs, texts: Texts) -> tuple[list[R
             names = ", ".join(path.name for path in paths)
             problems.append(BadItemError("several images for one annotation", f"{annotations[stem]}: {names}"))
         else:
-            jobs.append(ReasonSegJob(paths[0], annotations[stem], _key(stem, keys), ignore_as, texts))
+            jobs.append(ReasonSegJob(paths[0], annotations[stem], keys.make(stem), ignore_as, texts))
     return jobs, problems
-
-
-def _key(stem: str, used: Counter[str]) -> str:
-    """A key that a tar can carry; stems that become equal are numbered."""
-    cleaned = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in stem)[:50]
-    key = "x" + cleaned if cleaned.startswith("__") else cleaned
-    while used[key]:
-        used[key] += 1
-        key = f"{key}-{used[key]}"
-    used[key] += 1
-    return key
 
 
 def convert_reasonseg(job: ReasonSegJob) -> Converted:
@@ -146,7 +147,8 @@ def _read_annotation(path: Path) -> object:
 
 
 def _paint(job: ReasonSegJob, annotation: LisaAnnotation, photo: Photo) -> Converted:
-    mask, ignore = paint_shapes(annotation.shapes, photo.height, photo.width, ignore_as=job.ignore_as)
+    height, width = photo.height, photo.width
+    mask, ignore = paint_shapes(annotation.shapes, height, width, ignore_as=job.ignore_as, rasteriser=job.rasteriser)
     target = Target(
         target_id="0",
         expressions=annotation.texts if job.texts == "all" else annotation.texts[:1],

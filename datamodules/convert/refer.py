@@ -1,20 +1,21 @@
-"""RefCOCO, RefCOCO+, RefCOCOg and RefCLEF in the REFER layout: one sample an image, one target a ref."""
+"""RefCOCO, RefCOCO+, RefCOCOg, RefCLEF and gRefCOCO in the REFER layout: one sample an image, one target a ref."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.convert.errors import BadItemError, BadSourceError
-from datamodules.convert.refer_files import Ref, ReferFiles, read_refer, read_refs
+from datamodules.convert.polygons import Rasteriser
+from datamodules.convert.refer_files import Ref, ReferFiles, read_refer
 from datamodules.convert.refer_images import ReferJob
+from datamodules.convert.refer_leaks import TRAIN, Leaks, find_leaks
 from datamodules.convert.refer_photos import PhotoFinder
 from datamodules.convert.split import SplitPlan
 
-TRAIN = "train"
 _SHOWN = 5
 
 
@@ -29,8 +30,9 @@ class ReferOptions:
         splits: split values, ``None`` for all that occur; compared exactly (``test`` is not testA + testB).
         photos: further folders of photos, searched first.
         max_missing: share of the images whose photo may be missing; never all.
-        keep_leaks: keep images in ``train`` that other splits show too.
-        held_out: refs files of other datasets whose images outside ``train`` are taken from this ``train`` as well.
+        keep_leaks: keep images in ``train`` that evaluation splits show too.
+        held_out: refs files that lie elsewhere, see :func:`datamodules.convert.refer_leaks.find_leaks`.
+        rasteriser: see :func:`datamodules.convert.polygons.coco_mask`.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class ReferOptions:
     max_missing: float = 0.0
     keep_leaks: bool = False
     held_out: Sequence[Path] = ()
+    rasteriser: Rasteriser = "pycocotools"
 
 
 def plan_refer(options: ReferOptions, output: Path) -> list[SplitPlan]:
@@ -54,10 +57,13 @@ def plan_refer(options: ReferOptions, output: Path) -> list[SplitPlan]:
     for split in wanted:
         if split not in files.splits:
             raise BadSourceError(
-                f"--splits {split} is not in {options.dataset} refs({options.split_by}); splits there: "
+                f"--splits {split} is not in {options.dataset} ({options.split_by}); splits there: "
                 f"{', '.join(files.splits)}."
             )
-    leaks = _leaks(files, options) if TRAIN in wanted else set()
+    leaks = Leaks()
+    if TRAIN in wanted:
+        where = (options.root, options.dataset, options.split_by)
+        leaks = find_leaks(files, *where, held_out=options.held_out, keep=options.keep_leaks)
     folder = output / f"{options.dataset}_{options.split_by}"
     finder = PhotoFinder(options.root, options.photos)
     plans = [_plan_split(split, files, options, folder / split, leaks, finder) for split in wanted]
@@ -65,40 +71,28 @@ def plan_refer(options: ReferOptions, output: Path) -> list[SplitPlan]:
     return plans
 
 
-def _leaks(files: ReferFiles, options: ReferOptions) -> set[int]:
-    """Images of ``train`` that evaluation splits show too."""
-    refs = list(files.refs)
-    for path in options.held_out:
-        refs += read_refs(path).refs
-    evaluated = {ref.image_id for ref in refs if ref.split != TRAIN}
-    trained = {ref.image_id for ref in files.refs if ref.split == TRAIN}
-    leaks = trained & evaluated
-    if trained and leaks == trained and not options.keep_leaks:
-        raise BadSourceError(
-            f"all {len(trained)} images of {options.dataset} train are images of evaluation splits too, so none is "
-            "left. The google splits divide objects, not images; pass --keep-leaks to train on them all the same."
-        )
-    return leaks
-
-
 def _plan_split(
     split: str,
     files: ReferFiles,
     options: ReferOptions,
     output: Path,
-    leaks: set[int],
+    leaks: Leaks,
     finder: PhotoFinder,
 ) -> SplitPlan:
     refs = [ref for ref in files.refs if ref.split == split]
     problems = list(files.problems.get(split, []))
     extra: dict[str, Any] = {"converter": "refer", "dataset": options.dataset, "split_by": options.split_by}
+    extra["rasteriser"] = options.rasteriser
     notes: Counter[str] = Counter()
     if split == TRAIN:
-        extra |= {"shared_images": len(leaks), "shared_images_kept": options.keep_leaks}
+        extra |= {"shared_images": len(leaks.images), "shared_images_kept": options.keep_leaks}
+        extra["shared_with"] = leaks.sources
         verdict = "kept (--keep-leaks)" if options.keep_leaks else "removed"
-        notes[f"images shared with evaluation splits, {verdict}"] = len(leaks)
+        notes[f"images shared with evaluation splits, {verdict}"] = len(leaks.images)
+        notes |= Counter({f"… of them in {source}": number for source, number in leaks.sources.items()})
+        notes |= Counter({f"… not compared, for it is unreadable: {source}": 1 for source in leaks.unread})
         if not options.keep_leaks:
-            refs = [ref for ref in refs if ref.image_id not in leaks]
+            refs = [ref for ref in refs if ref.image_id not in leaks.images]
     items = len(refs) + len(problems)
     jobs: dict[int, ReferJob] = {}
     seen: set[int] = set()
@@ -107,15 +101,15 @@ def _plan_split(
             notes["refs left out for want of a sentence"] += 1
             continue
         try:
-            segmentation = _join(ref, files, seen)
-            job = jobs.get(ref.image_id) or _job(ref, files, finder)
+            ref, segmentations = _join(ref, files, seen, notes)
+            job = jobs.get(ref.image_id) or _job(ref, files, finder, options.rasteriser)
         except BadItemError as error:
             problems.append(error)
             continue
         if job is None:
             notes["refs left out because their photo is missing"] += 1
             continue
-        job.refs.append((ref, segmentation))
+        job.refs.append((ref, segmentations))
         jobs[ref.image_id] = job
     name = f"{options.dataset}-{options.split_by}-{split}"
     source = f"{options.dataset} ({options.split_by} split), REFER layout"
@@ -123,23 +117,33 @@ def _plan_split(
     return SplitPlan(output, name, source, "refs", items, ordered, extra, problems=problems, notes=+notes)
 
 
-def _join(ref: Ref, files: ReferFiles, seen: set[int]) -> Any:
-    """The ``segmentation`` of a ref's annotation."""
+def _join(ref: Ref, files: ReferFiles, seen: set[int], notes: Counter[str]) -> tuple[Ref, list[Any]]:
+    """A ref with the ``segmentation`` of each of its annotations.
+
+    Crowds are left out as gRefCOCO's own code does, except where nothing would remain.
+    """
     if ref.ref_id in seen:
         raise BadItemError("ref_id used twice", f"ref {ref.ref_id}")
     seen.add(ref.ref_id)
-    annotation = files.annotations.get(ref.ann_id)
-    if annotation is None or "segmentation" not in annotation:
-        raise BadItemError("no annotation", f"ref {ref.ref_id}: instances.json has no mask for ann_id {ref.ann_id}")
-    if annotation.get("image_id") != ref.image_id:
-        found = annotation.get("image_id")
-        raise BadItemError(
-            "no annotation", f"ref {ref.ref_id}: ann_id {ref.ann_id} is of image {found}, not {ref.image_id}"
-        )
-    return annotation["segmentation"]
+    found: dict[int, Any] = {}
+    crowds: dict[int, Any] = {}
+    for number in ref.ann_ids:
+        annotation = files.annotations.get(number)
+        if annotation is None or "segmentation" not in annotation:
+            raise BadItemError("no annotation", f"ref {ref.ref_id}: instances.json has no mask for ann_id {number}")
+        if annotation.get("image_id") != ref.image_id:
+            image = annotation.get("image_id")
+            raise BadItemError(
+                "no annotation", f"ref {ref.ref_id}: ann_id {number} is of image {image}, not {ref.image_id}"
+            )
+        (crowds if annotation.get("iscrowd") == 1 else found)[number] = annotation["segmentation"]
+    notes["crowd annotations left out of targets that have others"] += len(crowds) if found else 0
+    notes["targets of crowd annotations alone, kept"] += int(bool(crowds) and not found)
+    found = found or crowds
+    return replace(ref, ann_ids=list(found)), list(found.values())
 
 
-def _job(ref: Ref, files: ReferFiles, finder: PhotoFinder) -> ReferJob | None:
+def _job(ref: Ref, files: ReferFiles, finder: PhotoFinder, rasteriser: Rasteriser) -> ReferJob | None:
     """The job of a ref's image, ``None`` when its photo is missing."""
     entry = files.images.get(ref.image_id, {})
     file_name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
@@ -147,7 +151,7 @@ def _job(ref: Ref, files: ReferFiles, finder: PhotoFinder) -> ReferJob | None:
         detail = f"ref {ref.ref_id}: instances.json has no file_name, height and width for image {ref.image_id}"
         raise BadItemError("no image entry", detail)
     photo = finder.find(file_name, ref.image_id)
-    return None if photo is None else ReferJob(ref.image_id, file_name, height, width, photo)
+    return None if photo is None else ReferJob(ref.image_id, file_name, height, width, photo, rasteriser=rasteriser)
 
 
 def _check_missing(finder: PhotoFinder, options: ReferOptions) -> None:

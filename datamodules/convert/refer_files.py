@@ -20,14 +20,15 @@ class Ref:
 
     Attributes:
         ref_id: unique inside its file.
-        ann_id: key of its annotation in ``instances.json``.
+        ann_ids: keys of its annotations in ``instances.json``; one in REFER's datasets, any number in gRefCOCO, none
+            where nothing in the image is meant.
         image_id: key of its image there.
         split: split value as the file has it.
         sentences: the cleaned sentences (``sent``) in order, empty ones left out.
     """
 
     ref_id: int
-    ann_id: int
+    ann_ids: list[int]
     image_id: int
     split: str
     sentences: list[str]
@@ -40,12 +41,14 @@ class ReferFiles:
     Attributes:
         refs: well-formed refs in the file's order.
         problems: refs that are malformed.
+        image_ids: images of each split, those of malformed refs and of refs without a sentence too.
         images: ``images`` entries by id.
         annotations: ``annotations`` entries by id.
     """
 
     refs: list[Ref]
     problems: dict[str, list[BadItemError]] = field(default_factory=dict)
+    image_ids: dict[str, set[int]] = field(default_factory=dict)
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -55,8 +58,15 @@ class ReferFiles:
         return sorted({ref.split for ref in self.refs} | set(self.problems))
 
 
+def refs_name(dataset: str, split_by: str) -> str:
+    """What a dataset's file of refs is called, without its ending."""
+    return f"{'grefs' if dataset == 'grefcoco' else 'refs'}({split_by})"
+
+
 def read_refer(root: Path, dataset: str, split_by: str) -> ReferFiles:
     """Read ``<root>/<dataset>/refs(<split_by>).p`` (or ``.json``) and ``<root>/<dataset>/instances.json``.
+
+    gRefCOCO's file is called grefs.
 
     Raises:
         BadSourceError: a file or folder is missing (with what is there instead), unreadable, or no REFER data.
@@ -68,7 +78,7 @@ def read_refer(root: Path, dataset: str, split_by: str) -> ReferFiles:
             f"--input {root} has no folder {dataset}. Expected the REFER layout {root}/{dataset}/instances.json; "
             f"datasets there: {', '.join(found) or 'none'}."
         )
-    refs_path = _refs_path(folder, split_by)
+    refs_path = _refs_path(folder, refs_name(dataset, split_by))
     instances = folder / "instances.json"
     if not instances.is_file():
         raise BadSourceError(
@@ -84,13 +94,21 @@ def read_refer(root: Path, dataset: str, split_by: str) -> ReferFiles:
     return files
 
 
-def _refs_path(folder: Path, split_by: str) -> Path:
+def _refs_path(folder: Path, name: str) -> Path:
     for suffix in (".p", ".json"):
-        path = folder / f"refs({split_by}){suffix}"
+        path = folder / f"{name}{suffix}"
         if path.is_file():
             return path
-    found = sorted(path.stem[5:-1] for path in folder.glob("refs(*).*"))
-    raise BadSourceError(f"{folder} has no refs({split_by}).p. --split-by values there: {', '.join(found) or 'none'}.")
+    prefix = name.partition("(")[0]
+    found = sorted({path.stem[len(prefix) + 1 : -1] for path in folder.glob(f"{prefix}(*).*")})
+    listing = f"--split-by values there: {', '.join(found) or 'none'}."
+    if prefix == "grefs":
+        listing = f"Expected gRefCOCO's own file there, found {', '.join(sorted(map(_name, folder.iterdir()))[:5])}."
+    raise BadSourceError(f"{folder} has no {name}.p or {name}.json. {listing}")
+
+
+def _name(path: Path) -> str:
+    return path.name
 
 
 def read_refs(path: Path) -> ReferFiles:
@@ -112,19 +130,27 @@ def read_refs(path: Path) -> ReferFiles:
             raise BadSourceError(f"{path}: entry {place} is no ref: expected a dict with a string 'split'.")
         if not _SPLIT.fullmatch(item["split"]):  # it becomes the name of a folder
             raise BadSourceError(f"{path}: entry {place} has the split {item['split']!r}, expected letters and digits.")
+        if type(item.get("image_id")) is int:
+            files.image_ids.setdefault(item["split"], set()).add(item["image_id"])
         try:
-            files.refs.append(_parse_ref(item, place))
+            files.refs.append(_parse_ref(item, place, several=path.name.startswith("grefs")))
         except BadItemError as error:
             files.problems.setdefault(item["split"], []).append(error)
     return files
 
 
-def _parse_ref(item: Any, place: int) -> Ref:
+def _parse_ref(item: Any, place: int, *, several: bool) -> Ref:
     where = f"ref {item.get('ref_id', f'at place {place}')!s}"
-    for name in ("ref_id", "ann_id", "image_id"):
+    for name in ("ref_id", "image_id"):
         if type(item.get(name)) is not int:
-            hint = "; lists of annotations belong to gRefCOCO" if isinstance(item.get(name), list) else ""
-            raise BadItemError("malformed ref", f"{where}: {name} must be an integer, got {item.get(name)!r}{hint}")
+            raise BadItemError("malformed ref", f"{where}: {name} must be an integer, got {item.get(name)!r}")
+    if isinstance(item.get("ann_id"), list) and not several:
+        raise BadItemError(
+            "malformed ref",
+            f"{where}: ann_id must be an integer, got {item['ann_id']!r}; lists of annotations belong to gRefCOCO, "
+            "whose file is called grefs(unc)",
+        )
+    ann_ids = _annotations(item, where)
     if not isinstance(item.get("sentences"), list):
         raise BadItemError("malformed ref", f"{where}: 'sentences' must be a list")
     sentences = []
@@ -133,7 +159,21 @@ def _parse_ref(item: Any, place: int) -> Ref:
         if not isinstance(text, str):
             raise BadItemError("malformed ref", f"{where}: sentence {number} has no string 'sent'")
         sentences.append(text.strip())
-    return Ref(item["ref_id"], item["ann_id"], item["image_id"], item["split"], [text for text in sentences if text])
+    return Ref(item["ref_id"], ann_ids, item["image_id"], item["split"], [text for text in sentences if text])
+
+
+def _annotations(item: dict[str, Any], where: str) -> list[int]:
+    """The annotations of a ref: a number (REFER) or a list (gRefCOCO), where -1 stands for none."""
+    found = item.get("ann_id")
+    listed: list[Any] = found if isinstance(found, list) else [found]
+    if not listed or not all(type(number) is int for number in listed):
+        raise BadItemError("malformed ref", f"{where}: ann_id must be an integer or a list of them, got {found!r}")
+    none = [number for number in listed if number == -1]
+    if none and (len(listed) > 1 or item.get("no_target") is False):
+        raise BadItemError("malformed ref", f"{where}: ann_id {found!r} means both none and something")
+    if item.get("no_target") is True and not none:
+        raise BadItemError("malformed ref", f"{where}: no_target is true, but ann_id is {found!r}")
+    return [] if none else list(dict.fromkeys(listed))
 
 
 def _by_id(content: Any, name: str, path: Path) -> dict[int, dict[str, Any]]:

@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.convert.errors import BadItemError, BadSourceError
+from datamodules.convert.identity import fingerprint
 from datamodules.convert.ordered_map import ordered_map
 from datamodules.convert.photos import Photo
 from datamodules.records import ImageRecord
-from datamodules.shard_writer import ShardWriter
+from datamodules.shard_index import ShardError, ShardIndex, read_index
+from datamodules.shard_writer import ShardWriter, remove_leftovers
+
+MADE_FROM = "made_from"
+"""Under ``extra`` in the index: the fingerprint of options and source, see :mod:`datamodules.convert.identity`."""
+
+REVISION = 1
+"""Part of the fingerprint; raised when converters make other records of the same source than before."""
+
+UNCHANGED = "unchanged: made of the same source by the same options"
 
 _SHOWN = 5
 
@@ -70,6 +80,7 @@ class SplitPlan:
         extra: plain data for the index.
         problems: items known to be unusable before converting.
         notes: see :class:`Converted`.
+        made_of: files and plain data that stand for the jobs in the fingerprint, where jobs are dear to make.
     """
 
     output: Path
@@ -81,6 +92,7 @@ class SplitPlan:
     extra: dict[str, Any]
     problems: list[BadItemError] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    made_of: Any = None
 
 
 @dataclass
@@ -125,6 +137,9 @@ def write_splits(
 ) -> Iterator[SplitSummary]:
     """Convert and write splits one after the other.
 
+    A split appears when it is whole. One that is there already, made of the same source by the same options, is kept as
+    it is; so a command that was interrupted goes on with the split that it was at.
+
     Args:
         plans: the splits.
         convert: makes a :class:`Converted` of a job; importable by name, for it runs in worker processes.
@@ -133,22 +148,72 @@ def write_splits(
 
     Raises:
         BadSourceError: more items are unusable than ``options.max_skipped`` allows, or all of them.
-        FileExistsError: a split is there already; checked for all splits before the first is converted.
+        FileExistsError: another split is there already; checked for all splits before the first is converted.
     """
-    writers = [
-        ShardWriter(
+    writers = [_writer(plan, options) for plan in plans]
+    for plan, writer in zip(plans, writers, strict=True):
+        advance = track(plan.name, len(plan.jobs))
+        if isinstance(writer, SplitSummary):
+            for _ in range(len(plan.jobs)):
+                advance()
+            yield writer
+        else:
+            yield _write_split(plan, writer, convert, options, advance)
+
+
+def _writer(plan: SplitPlan, options: WriteOptions) -> ShardWriter | SplitSummary:
+    """What writes a split; or the account of one that is there, made by the same options of the same source."""
+    chosen = (plan.name, plan.source, plan.extra, options.licence, options.shards, options.max_skipped)
+    jobs = plan.jobs if plan.made_of is None else [plan.made_of]
+    made_from = fingerprint(REVISION, chosen, [str(problem) for problem in plan.problems], jobs=jobs)
+    reason = ""
+    if plan.output.is_dir() and not options.overwrite:
+        try:
+            index = read_index(plan.output)
+        except FileNotFoundError:
+            pass  # the writer says what there is
+        except ShardError as error:
+            reason = f" It is no whole split: {error}"
+        else:
+            if index.extra.get(MADE_FROM) == made_from:
+                remove_leftovers(plan.output)
+                return _unchanged(plan, index)
+            reason = f" {_difference(plan, options, index)}"
+    try:
+        return ShardWriter(
             plan.output,
             name=plan.name,
             source=plan.source,
             licence=options.licence,
             num_shards=options.shards,
-            extra=plan.extra,
+            extra={**plan.extra, MADE_FROM: made_from},
             overwrite=options.overwrite,
         )
-        for plan in plans
-    ]
-    for plan, writer in zip(plans, writers, strict=True):
-        yield _write_split(plan, writer, convert, options, track(plan.name, len(plan.jobs)))
+    except FileExistsError as error:
+        raise FileExistsError(f"{error}{reason}") from error
+
+
+def _difference(plan: SplitPlan, options: WriteOptions, index: ShardIndex) -> str:
+    """Why a split that is there is not what would be written now."""
+    now = {"name": plan.name, "licence": options.licence, **plan.extra}
+    there = {"name": index.name, "licence": index.licence, **index.extra}
+    found = [f"{key} {there.get(key)!r} (now {value!r})" for key, value in now.items() if there.get(key) != value]
+    if found:
+        return f"It was made with other options: {', '.join(found)}."
+    return "It was made by the same converter, but its source, or --shards or --max-skipped, was another."
+
+
+def _unchanged(plan: SplitPlan, index: ShardIndex) -> SplitSummary:
+    return SplitSummary(
+        plan.name,
+        plan.output,
+        images=index.images,
+        targets=index.examples("target"),
+        expressions=index.examples("expression"),
+        shards=len(index.shards),
+        bytes=sum(shard.bytes for shard in index.shards),
+        notes=Counter({UNCHANGED: 1}),
+    )
 
 
 def _write_split(

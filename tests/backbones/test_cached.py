@@ -31,7 +31,7 @@ def test_a_model_runs_from_the_features_of_the_batch():
 
 def test_a_batch_without_features_is_refused():
     model = small_model(backbone=cached())
-    message = r"no image backbone and the batch of 2 frames brings no features\. Compute them once with `coprs data features`"
+    message = r"batch of 2 frames brings no features\. Compute them once with `coprs data features`"
     with pytest.raises(ValueError, match=message):
         model.features(small_batch(2))
 

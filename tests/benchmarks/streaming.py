@@ -9,7 +9,7 @@ Examples a second of ``ShardDataModule.train_dataloader()``, up to the collated 
   questions about an image come in one batch.
 - ``over_released_layout``: with precomputed features, how many times as fast as a Hugging Face dataset as the released
   code prepares it: images as PNG, masks as nested lists of bools, and one ``.pt`` file of features an image.
-- memory of each worker (USS) over a longer epoch, every expression by itself.
+- memory of each worker (USS) over a longer epoch, the second of every expression by itself.
 
 All contenders are warm (workers started, files in the system's cache), take turns and read whole epochs; a rate is that
 of the median time. The ratios of the last line are the worst over the numbers of workers.
@@ -26,12 +26,11 @@ from typing import Any
 
 import torch
 
-from datamodules.shard_datamodule import ShardDataModule
 from tests.benchmarks.inputs import positive
 from tests.benchmarks.measure import alternate, machine, median_seconds, report
 from tests.benchmarks.streaming_contenders import PlainDecoding, Released, Streaming, released_library
 from tests.benchmarks.streaming_data import Sample, describe, make_samples, write_released, write_shards
-from tests.benchmarks.streaming_memory import flatness, memory_over
+from tests.benchmarks.streaming_memory import children, flatness, memory_over
 
 CPU = torch.device("cpu")
 COLUMNS = {
@@ -60,13 +59,13 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers (default: 0 1 2)")
     parser.add_argument("--repetitions", type=positive, default=7, help="timed epochs of each (default: %(default)s)")
     parser.add_argument(
-        "--released-images", type=positive, default=32, help="images in the released layout (default: %(default)s)"
+        "--released-images", type=positive, default=64, help="images in the released layout (default: %(default)s)"
     )
     parser.add_argument(
-        "--released-repetitions", type=positive, default=3, help="timed epochs of it (default: %(default)s)"
+        "--released-repetitions", type=positive, default=5, help="timed epochs of it (default: %(default)s)"
     )
     parser.add_argument(
-        "--memory-period", type=float, default=0.1, help="seconds between samples of memory (default: %(default)s)"
+        "--memory-period", type=float, default=0.05, help="seconds between samples of memory (default: %(default)s)"
     )
     return parser.parse_args(words)
 
@@ -133,13 +132,19 @@ def row(
 
 
 def memory(folder: Path, options: argparse.Namespace) -> dict[str, float] | None:
-    """How the memory of workers goes over an epoch of every expression; ``None`` where no workers are asked for."""
-    workers = max(options.workers)
-    if not workers:
+    """How the memory of workers goes over an epoch; ``None`` where no workers are asked for.
+
+    It is the second epoch of every expression: in the first, buffers and copies of the parent's pages come to be.
+    """
+    if not (workers := max(options.workers)):
         return None
-    data = ShardDataModule(train=str(folder), unit="expression", batch_size=options.batch_size, num_workers=workers)
-    data.setup("fit")
-    return flatness(memory_over(lambda: sum(1 for _ in data.train_dataloader()), options.memory_period))
+    others = children()
+    stream = Streaming(folder, workers, batch_size=options.batch_size, unit="expression")
+    try:
+        stream()
+        return flatness(memory_over(stream, options.memory_period, apart_from=others))
+    finally:
+        stream.close()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

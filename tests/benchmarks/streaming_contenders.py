@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import multiprocessing
 from collections.abc import Sequence
@@ -168,9 +169,10 @@ def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def released_library() -> str | None:
     """With what the released layout is read here; ``None`` where neither library is installed."""
+    found = []
     for name in ("datasets", "pyarrow"):
         try:
-            return f"{name} {__import__(name).__version__}"
+            found.append(f"{name} {importlib.import_module(name).__version__}")
         except ImportError:
             continue
-    return None
+    return ", ".join(found) or None

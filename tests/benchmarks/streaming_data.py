@@ -131,7 +131,7 @@ def write_released(folder: Path, samples: list[Sample]) -> Path:
                 {
                     "image": {"bytes": buffer.getvalue(), "path": None},
                     "mask": mask.tolist(),
-                    "mask_float_256": _framed(mask).tolist(),
+                    "mask_float_256": _framed(mask),
                     "text": target.expressions,
                     "image_id": record.image_id,
                     "original_hw": [record.height, record.width],
@@ -174,7 +174,7 @@ def _save_rows(folder: Path, rows: list[dict[str, Any]]) -> Path:
 def _save_arrow(path: Path, rows: list[dict[str, Any]]) -> Path:
     import pyarrow
 
-    table = pyarrow.Table.from_pylist(rows)
+    table = pyarrow.Table.from_pylist([{**row, "mask_float_256": row["mask_float_256"].tolist()} for row in rows])
     with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=16)
     return path

@@ -23,27 +23,30 @@ def private_bytes(process: int) -> int | None:
     return 1024 * sum(int(number) for number in _PRIVATE.findall(text))
 
 
-def memory_over(call: Callable[[], Any], period: float) -> list[list[int]]:
-    """Run a call and sample the memory of every process that it starts.
+def children() -> set[int | None]:
+    """The processes that this one has started and that still run."""
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+def memory_over(call: Callable[[], Any], period: float, *, apart_from: set[int | None]) -> list[list[int]]:
+    """Run a call and sample the memory of this process's children.
 
     Args:
-        call: what starts processes.
+        call: what to wait for.
         period: seconds between samples.
+        apart_from: processes that are not sampled.
 
     Returns:
         samples in bytes, for each process that was met.
     """
-    before = {process.pid for process in multiprocessing.active_children()}
     found: dict[int, list[int]] = {}
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
-            for process in multiprocessing.active_children():
-                if process.pid is not None and process.pid not in before:
-                    size = private_bytes(process.pid)
-                    if size is not None:
-                        found.setdefault(process.pid, []).append(size)
+            for process in children() - apart_from:
+                if process is not None and (size := private_bytes(process)) is not None:
+                    found.setdefault(process, []).append(size)
             time.sleep(period)
 
     watcher = threading.Thread(target=watch, daemon=True)

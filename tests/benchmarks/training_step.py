@@ -109,9 +109,7 @@ def build_model(options: argparse.Namespace) -> tuple[CoprsModel, HFPolicy]:
             lora=LoraOptions() if options.lora else None,
         )
         side = STRIDE * options.feature_grid
-        backbone: ImageBackbone = CachedBackbone(
-            out_channels=CHANNELS, stride=STRIDE, image_size=side, frozen=True
-        )
+        backbone: ImageBackbone = CachedBackbone(out_channels=CHANNELS, stride=STRIDE, image_size=side, frozen=True)
         if options.encode:
             backbone = SamBackbone(config=shape.encoder, image_size=side, frozen=True)
         model = CoprsModel(

@@ -34,10 +34,6 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="m
 IMG = good()
 
 
-def unsolved(value):
-    return pytest.param(value, marks=pytest.mark.xfail(strict=True, reason="the reader does not withstand it yet"))
-
-
 class Payload:
     """Creates a folder when unpickled."""
 
@@ -107,14 +103,11 @@ def test_members_that_could_run(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(
-    "name", [unsolved("__key__"), unsolved("__url__"), "__local_path__", "__import__('os').system('id')", "", " json"]
-)
+@pytest.mark.parametrize("name", ["__key__", "__url__", "__local_path__", "__import__('os').system('id')", "", " json"])
 def test_names_that_mean_something_to_the_reader(tmp_path: Path, name: str) -> None:
     refused(write_split(tmp_path / "s", sample({**IMG, name: b"x"})), name)
 
 
-@pytest.mark.xfail(strict=True, reason="the reader does not withstand it yet")
 def test_control_characters_in_names_are_not_printed(tmp_path: Path) -> None:
     refused(write_split(tmp_path / "s", sample({**IMG, "\x1b[2Jpkl": b"x"})), "[2Jpkl")
     refused(write_split(tmp_path / "t", sample(IMG, "img\x1b[2J")), "[2J")
@@ -159,7 +152,7 @@ def test_two_samples_where_the_index_says_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        unsolved(lambda: b"[" + b"[]," * 16_000_000 + b"[]]"),  # 48 MB of text, 1 GB of lists
+        lambda: b"[" + b"[]," * 16_000_000 + b"[]]",  # 48 MB of text, 1 GB of lists
         lambda: b"[" * 1_000_000,
         lambda: b'{"a":' * 500_000,
         lambda: b'{"height":' + b"9" * 5_000_000 + b"}",
@@ -228,8 +221,8 @@ def test_a_script_under_an_image_name(tmp_path: Path) -> None:
         npy("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1), }", pickle.dumps([1])),
         npy("{'descr': '<f2', 'fortran_order': True, 'shape': (2, 2, 2), }", bytes(16)),
         npy("{'descr': '<f2', 'fortran_order': False, 'shape': (99999, 99999, 99999), }", bytes(16)),
-        unsolved(npy("{'descr': '<f2', 'fortran_order': False, 'shape': (-1, 2, 2), }", bytes(16))),
-        unsolved(npy("{'descr': '<f2', 'fortran_order': False, 'shape': (0, 2, 2), }")),
+        npy("{'descr': '<f2', 'fortran_order': False, 'shape': (-1, 2, 2), }", bytes(16)),
+        npy("{'descr': '<f2', 'fortran_order': False, 'shape': (0, 2, 2), }"),
         npy("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (1, 1, 1), }", bytes(16)),
         npy("__import__('os').mkdir('executed')"),
         npy("{'descr': '<f2', 'fortran_order': False, 'shape': (" + "(" * 5000 + ")" * 5000 + ",), }"),

@@ -14,7 +14,7 @@ from PIL import Image
 from datamodules.records import ImageRecord
 from datamodules.rle import decode_mask, encode_mask
 from datamodules.shard_index import ShardError
-from datamodules.shard_reader import BadSample, expand, parse_sample, questions, read_samples
+from datamodules.shard_reader import BadSample, expand, parse_sample, question_at, questions, read_samples
 from datamodules.shard_writer import ShardWriter
 from tests.datamodules.build import encode_image, make_sample, make_split
 
@@ -217,3 +217,13 @@ def test_several_instances_none_and_ignore():
     assert not example.mask.any()
     assert example.instances is None
     assert example.ignore is None
+
+
+@pytest.mark.parametrize("unit", ["target", "expression"])
+@pytest.mark.parametrize("expression", ["first", "random"])
+def test_one_question_is_that_of_all(unit, expression):
+    record, _ = make_sample(3, targets=4, expressions=3)
+    options = {"unit": unit, "expression": expression, "seed": "7/2", "prefix": "a/"}
+    every = questions(record, **options)
+    assert [question_at(record, place, **options) for place in range(len(every))] == every
+    assert question_at(record, len(every), **options) is None

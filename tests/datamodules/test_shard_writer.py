@@ -129,3 +129,14 @@ def test_bad_images_name_the_key(tmp_path):
         record.key = "a.b"
         with pytest.raises(ValueError, match=r"key 'a\.b' cannot name a sample"):
             shards.write(record, image, "png")
+
+
+def test_a_record_that_readers_would_refuse(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.shard_file.MAX_JSON", 300)
+    record, image = make_sample(0, targets=3)
+    with (
+        pytest.raises(ValueError, match=r"sample 'img00000': its targets take \d+ bytes as JSON, more than 300"),
+        ShardWriter(tmp_path / "s", name="s", source="", licence="") as writer,
+    ):
+        writer.write(record, image, "png")
+    assert not (tmp_path / "s").exists()

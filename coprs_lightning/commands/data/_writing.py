@@ -38,7 +38,7 @@ def add_write_arguments(parser: argparse.ArgumentParser, licence: str) -> None:
     parser.add_argument(
         "--shards",
         type=positive,
-        help="shards a split, at least ranks × loader workers (default: 1 per 256 images)",
+        help="shards a split (default: 1 per 256 images)",
     )
     parser.add_argument(
         "--workers", type=positive, metavar="N", default=1, help="processes; the result does not depend on it"
@@ -53,6 +53,16 @@ def add_write_arguments(parser: argparse.ArgumentParser, licence: str) -> None:
         metavar="SHARE",
         default=0.0,
         help="share of broken items to leave out before the conversion fails (default: %(default)s)",
+    )
+
+
+def add_rasteriser_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the option for how polygons become pixels."""
+    parser.add_argument(
+        "--rasteriser",
+        choices=("opencv", "pycocotools"),
+        default=default,
+        help="how polygons become pixels; kept in index.json (default: %(default)s, as published numbers have it)",
     )
 
 
@@ -124,4 +134,6 @@ def _size(count: int) -> str:
 def _area(summary: SplitSummary, quantile: int) -> str:
     import numpy as np
 
+    if not summary.areas:
+        return "–"
     return f"{100 * float(np.quantile(np.array(summary.areas), quantile / 100)):.2g}"

@@ -10,6 +10,8 @@ from coprs_lightning.commands import CommandError
 from coprs_lightning.commands.data._writing import positive
 
 if TYPE_CHECKING:
+    import torch
+
     from coprs_lightning.backbones import ImageBackbone
 
 HELP = "compute the backbone's features of shards once; takes the model's options of `coprs fit`"
@@ -48,9 +50,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: for inputs, outputs or a backbone that cannot be used.
     """
-    import torch
-
-    from coprs_lightning.checkpoints.loading import choose_device
     from coprs_lightning.features.description import describe
     from coprs_lightning.features.encoding import Encoder
     from datamodules.convert.errors import BadSourceError
@@ -60,13 +59,16 @@ def run(args: argparse.Namespace) -> int:
     from datamodules.shard_reader import BadSample
 
     names = [path.resolve().name for path in args.input]
+    for path in args.input:
+        if path.suffix == ".tar":
+            raise CommandError(f"--input: {path} is one shard of a split; name its folder {path.parent}.")
     if len(set(names)) < len(names):
         raise CommandError(f"--input names two splits of the same folder name ({', '.join(names)}); do one at a time.")
     try:
         indexes = [read_index(path) for path in args.input]
     except (FileNotFoundError, ShardError) as error:
         raise CommandError(f"--input: {error}") from error
-    device = torch.device(choose_device(args.device))
+    device = _device(args.device)
     backbone = _backbone(args).to(device).eval()
     work = Work(Encoder(backbone, device), describe(backbone), args.batch_size, args.num_workers, args.overwrite)
     with _progress() as track:
@@ -75,9 +77,20 @@ def run(args: argparse.Namespace) -> int:
             try:
                 done = write_features(index, output, work, track(name, index.images))
             except (BadSourceError, ShardError, BadSample, OSError) as error:
-                raise CommandError(f"{error} Nothing was written to {output}.") from error
+                raise CommandError(f"{str(error).removesuffix('.')}. {output} was not written.") from error
             print(f"{output}: {index.images:,} images" if done else f"{output}: unchanged")
     return 0
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    from coprs_lightning.checkpoints.loading import choose_device
+
+    try:
+        return torch.empty(0, device=choose_device(name)).device
+    except (RuntimeError, AssertionError) as error:
+        raise CommandError(f"--device {name}: {str(error).splitlines()[0]}") from error
 
 
 def _backbone(args: argparse.Namespace) -> ImageBackbone:
@@ -98,6 +111,12 @@ def _backbone(args: argparse.Namespace) -> ImageBackbone:
         raise CommandError("CachedBackbone computes nothing: name the backbone that shall make the features.")
     if not isinstance(backbone, ImageBackbone):
         raise CommandError(f"{type(backbone).__name__} is no ImageBackbone.")
+    if args.checkpoint is None and not backbone.frozen:
+        raise CommandError(
+            f"the config trains the backbone ({type(backbone).__name__}, frozen: false), so its features would change "
+            "with every step. Add --model.backbone.frozen true where it shall stay as it is, or give the trained one "
+            "with --checkpoint RUN."
+        )
     return backbone
 
 

@@ -136,7 +136,7 @@ def test_without_a_backbone_features_come_with_the_batch(converted: Path) -> Non
     model, batch = CoprsModel.from_pretrained(converted), small_batch(1)
     prompts = model.policy.encode_prompts(batch.images, batch.questions)
     completions = model.policy.encode_completions(["red"])
-    with pytest.raises(ValueError, match=r"no image backbone and the batch of 1 frames brings no features. Give"):
+    with pytest.raises(ValueError, match=r"no image backbone and the batch of 1 frames brings no features. Compute"):
         model(batch, prompts, completions)
     batch.features = torch.randn(1, HIDDEN, GRID, GRID).half()
     assert model(batch, prompts, completions).mask_logits.isfinite().all()

@@ -70,6 +70,44 @@ def test_the_backbone_of_an_overlay_and_of_a_run(data, tmp_path, capsys):
             assert "made by another backbone than model.backbone" in refused(command, capsys, status=1)
 
 
+def test_features_must_be_of_the_weights_in_the_checkpoint(data, tmp_path, capsys):
+    """A checkpoint is loaded after set-up: weights of the config say nothing then."""
+    content = tiny_config(data, tmp_path / "one")
+    content["seed_everything"] = 1
+    config = str(write_config(tmp_path / "config.yaml", content))
+    run(["fit", "--config", config])  # it trains the backbone
+    assert main(words(data, tmp_path / "trained", "--checkpoint", str(tmp_path / "one"))) == 0
+    untrained = ["--backbone", config, "--model.backbone.frozen", "true"]
+    assert main(words(data, tmp_path / "untrained", *untrained)) == 0
+    test = ["test", "--ckpt_path", str(tmp_path / "one"), "--data.init_args.test"]
+    run([*test, str(tmp_path / "trained" / "test")])
+    for frozen in ("true", "false"):
+        wrong = [*test, str(tmp_path / "untrained" / "test"), "--model.backbone.frozen", frozen]
+        assert "made by another backbone than model.backbone" in refused(wrong, capsys, status=1)
+
+    content = tiny_config(tmp_path / "trained", tmp_path / "two")
+    content["model"]["backbone"]["init_args"]["frozen"] = True
+    content["model"]["init_from"] = str(tmp_path / "one" / "checkpoints" / "last.ckpt")
+    run(["fit", "--config", str(write_config(tmp_path / "config.yaml", content))])
+    run(["test", "--ckpt_path", str(tmp_path / "two")])
+    assert run(["fit", "--ckpt_path", str(tmp_path / "two"), "--trainer.max_steps", "3"]).trainer.global_step == 3
+
+
+def test_a_run_in_half_precision_goes_on(data, tmp_path, capsys):
+    """Its checkpoint holds the backbone's weights rounded; they are still those that made the features."""
+    content = tiny_config(data, tmp_path / "run")
+    content["seed_everything"] = 1
+    content["trainer"]["precision"] = "bf16-true"
+    content["model"]["backbone"]["init_args"]["frozen"] = True
+    assert main(words(data, tmp_path / "f", "--backbone", str(write_config(tmp_path / "config.yaml", content)))) == 0
+    splits = {split: str(tmp_path / "f" / split) for split in ("train", "val", "test")}
+    content["data"]["init_args"].update(splits)
+    config = str(write_config(tmp_path / "config.yaml", content))
+    run(["fit", "--config", config])
+    more = ["--ckpt_path", str(tmp_path / "run"), "--trainer.max_steps", "3"]
+    assert run(["fit", "--config", config, *more]).trainer.global_step == 3
+
+
 def test_what_is_refused(data, tmp_path, capsys):
     make_split(tmp_path / "other" / "val", 1)
     twice = ["data", "features", "--input", str(data / "val"), str(tmp_path / "other" / "val"), "--output", "x", *TIMM]
@@ -78,6 +116,14 @@ def test_what_is_refused(data, tmp_path, capsys):
     assert "--checkpoint brings its backbone; leave out --backbone" in refused(both, capsys, status=1)
     none = words(data, tmp_path / "o", "--backbone", "CachedBackbone")
     assert "CachedBackbone computes nothing" in refused(none, capsys, status=1)
+    trained = words(data, tmp_path / "o", *TIMM, "--model.backbone.frozen", "false")
+    message = refused(trained, capsys, status=1)
+    assert "the config trains the backbone (TimmBackbone, frozen: false)" in message
+    assert "--model.backbone.frozen true" in message
+    device = words(data, tmp_path / "o", *TIMM, "--device", "nonsense")
+    assert "--device nonsense: " in refused(device, capsys, status=1)
+    shard = ["data", "features", "--input", str(data / "val" / "00000.tar"), "--output", "x", *TIMM]
+    assert f"00000.tar is one shard of a split; name its folder {data / 'val'}" in refused(shard, capsys, status=1)
     missing = ["data", "features", "--input", str(tmp_path / "no"), "--output", "x", *TIMM]
     assert "--input: " in refused(missing, capsys, status=1)
     assert "no is no folder" in refused(missing, capsys, status=1)

@@ -11,6 +11,7 @@ from coprs_lightning.commands import CommandError
 from coprs_lightning.commands.data import reasonseg
 from tests.datamodules.convert.read_back import read_split
 from tests.datamodules.convert.sources import SQUARE, save_lisa
+from tests.datamodules.convert.test_reasonseg_rows import row, save_rows
 
 
 def run(*words: str | Path) -> int:
@@ -53,6 +54,19 @@ def test_options_reach_the_converter(tmp_path: Path) -> None:
     assert len(target["masks"]) == 1
 
 
+def test_parquet_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    save_rows(tmp_path / "ReasonSeg_val/data/test-0.parquet", [row(1), row(2)])
+    words = ["--input", tmp_path / "ReasonSeg_val", "--output", tmp_path / "out"]
+    assert run(*words, "--workers", "2") == 0
+    assert "reasonseg-val" in capsys.readouterr().out
+    assert set(read_split(tmp_path / "out/val")) == {"1_o", "2_o"}
+    assert run(*words, "--ignore-as", "target") == 0
+    assert "unchanged" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="--ignore-as ignore is not possible for the parquet rows"):
+        run(*words, "--ignore-as", "ignore")
+
+
 def test_errors_are_command_errors(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="is no folder"):
         run("--input", tmp_path / "nowhere", "--output", tmp_path / "out")
@@ -62,7 +76,7 @@ def test_errors_are_command_errors(tmp_path: Path) -> None:
     save_lisa(tmp_path / "in")
     run("--input", tmp_path / "in", "--output", tmp_path / "out")
     with pytest.raises(CommandError, match=r"holds 2 file.*nothing was written.*pass --overwrite to replace"):
-        run("--input", tmp_path / "in", "--output", tmp_path / "out")
+        run("--input", tmp_path / "in", "--output", tmp_path / "out", "--texts", "first")
     run("--input", tmp_path / "in", "--output", tmp_path / "out", "--overwrite")
     with pytest.raises(CommandError, match="num_shards must be"):
         run("--input", tmp_path / "in", "--output", tmp_path / "new", "--shards", "5000")
@@ -91,7 +105,9 @@ def test_through_coprs(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFix
     shutil.copytree(realdata / "reasonseg/train", tmp_path / "train")
     words = ["data", "reasonseg", "--input", str(tmp_path / "train"), "--output", str(tmp_path / "out")]
     assert main(words) == 0
+    assert main(words) == 0
+    assert "unchanged: made of the same source by the same options" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="1"):
-        main(words)
+        main([*words, "--rasteriser", "pycocotools"])
     assert "coprs: error: " in (error := capsys.readouterr().err)
     assert "--overwrite" in error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from coprs_lightning.backbones import SamBackbone
+from coprs_lightning.cli import main
 from coprs_lightning.decoders import ConvMaskDecoder
 from coprs_lightning.features.description import describe
 from coprs_lightning.features.encoding import Encoder
@@ -78,7 +80,9 @@ def test_another_backbone_needs_leave(split, tmp_path):
     output = tmp_path / "out"
     write(split, output)
     other = small(image_size=64)
-    with pytest.raises(BadSourceError, match=r"holds features of another backbone, image size.*--overwrite"):
+    with pytest.raises(
+        BadSourceError, match=r"holds features of another backbone, image size \(32 there, 64 now\).*--overwrite"
+    ):
         write(split, output, work(other))
     assert write(split, output, work(other, overwrite=True)) == (True, 10)
     assert read_index(output).features["image_size"] == 64
@@ -92,6 +96,82 @@ def test_other_files_are_not_replaced(split, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(BadSourceError, match="is there and no split; name another folder"):
         write(split, tmp_path / "mine", work(overwrite=True))
+
+
+def test_the_source_is_not_replaced_and_no_other_plain_split(split, tmp_path):
+    before = {path.name: path.read_bytes() for path in split.iterdir()}
+    with pytest.raises(BadSourceError, match="is the split that features are computed of; name another folder"):
+        write(split, split, work(overwrite=True))
+    (tmp_path / "link").symlink_to(split)
+    with pytest.raises(BadSourceError, match="is the split that features are computed of"):
+        write(split, tmp_path / "link", work(overwrite=True))
+    assert {path.name: path.read_bytes() for path in split.iterdir()} == before
+    make_split(tmp_path / "other", 2)
+    with pytest.raises(BadSourceError, match="is a split without features; name another folder"):
+        write(split, tmp_path / "other", work(overwrite=True))
+
+
+def test_another_torch_makes_the_same_features(split, tmp_path):
+    how = work()
+    how.description["torch"] = "1.0"
+    write(split, tmp_path / "out", how)
+    assert write(split, tmp_path / "out") == (False, 10)
+
+
+def kill_at_the_end(output, *, moved):
+    """The files as they are where a process is killed before, or after, the finished split is moved into place."""
+    partial = output.with_name(f".{output.name}.features-partial")
+    partial.mkdir()
+    content = json.loads((output / "index.json").read_text())
+    (partial / "plan.json").write_text(json.dumps(content["features"]))
+    for entry in content["shards"]:
+        (partial / f"{entry['file']}.json").write_text(json.dumps(entry))
+    if not moved:
+        output.rename(partial / "split")
+    return partial
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_kill_in_the_last_moment(split, tmp_path, moved):
+    output = tmp_path / "out"
+    write(split, output)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.tar")}
+    kill_at_the_end(output, moved=moved)
+    assert write(split, output) == (not moved, 10)
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.tar")} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_kill_while_an_old_output_is_replaced(split, tmp_path):
+    output = tmp_path / "out"
+    write(split, output)
+    partial = kill_at_the_end(output, moved=False)
+    shutil.copytree(split, partial / "replaced")
+    assert write(split, output) == (True, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_finished_shard_that_is_not_whole_is_made_again(split, tmp_path):
+    output = tmp_path / "out"
+    write(split, output)
+    wanted = read_index(output).shards
+    partial = kill_at_the_end(output, moved=False)
+    with (partial / "split" / "00001.tar").open("r+b") as file:
+        file.truncate(1000)
+    assert write(split, output) == (True, 10)
+    assert read_index(output).shards == wanted
+    read_index(output).verify()
+
+
+def test_work_that_was_begun_with_another_backbone_is_not_mixed(split, tmp_path):
+    output = tmp_path / "out"
+    write(split, output)
+    partial = kill_at_the_end(output, moved=False)
+    (partial / "split" / "00001.tar").unlink()
+    message = rf"was begun with another backbone, image size \(32 there, 64 now\).*remove {partial} to start again"
+    with pytest.raises(BadSourceError, match=message):
+        write(split, output, work(small(image_size=64)))
+    assert write(split, output) == (True, 10)
 
 
 def test_features_that_overflow_are_refused(split, tmp_path):
@@ -119,10 +199,13 @@ COMMAND = ["--backbone", "TimmBackbone", "--model.backbone.model_name", "test_re
 COMMAND += ["--model.backbone.out_index", "1", "--model.backbone.image_size", "32"]
 
 
-def command(split, output, *words):
-    words = ["--input", str(split), "--output", str(output), *COMMAND, "--batch-size", "1", *words]
+def words(split, output):
+    return ["data", "features", "--input", str(split), "--output", str(output), *COMMAND, "--batch-size", "1"]
+
+
+def command(split, output):
     return subprocess.Popen(
-        [sys.executable, "-m", "coprs_lightning", "data", "features", *words],
+        [sys.executable, "-m", "coprs_lightning", *words(split, output)],
         cwd=REPO,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)},
         stdout=subprocess.PIPE,
@@ -145,20 +228,14 @@ def test_kill_9_and_go_on(tmp_path):
     os.kill(running.pid, signal.SIGKILL)
     running.wait(60)
     assert not (output / "split").exists()
-    shards = [path for path in partial.glob("*.tar") if (partial / f"{path.name}.json").exists()]
+    shards = [path for path in partial.glob("split/*.tar") if (partial / f"{path.name}.json").exists()]
     done = {path.name: path.stat().st_mtime_ns for path in shards}
     assert 3 <= len(done) < 50
-
-    stranger = command(split, output, "--model.backbone.image_size", "64")
-    text = stranger.communicate(timeout=120)[0]
-    assert stranger.returncode != 0
-    assert "was begun with another backbone, image size" in text
 
     again = command(split, output)
     assert again.wait(200) == 0, again.communicate()[0]
     assert {name: (output / "split" / name).stat().st_mtime_ns for name in done} == done
-    whole = command(split, tmp_path / "whole")
-    assert whole.wait(200) == 0
+    assert main(words(split, tmp_path / "whole")) == 0
     sums = [[shard.sha256 for shard in read_index(folder / "split").shards] for folder in (output, tmp_path / "whole")]
     assert sums[0] == sums[1]
     read_index(output / "split").verify()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as coco
 
 from datamodules.convert.errors import BadItemError
 from datamodules.convert.lisa_json import paint_shapes, parse_annotation
@@ -72,6 +73,16 @@ def test_of_equal_areas_the_first_lies_on_top() -> None:
     assert (target.sum(), ignore.sum()) == (0, 25)
     target, ignore = paint_shapes(parse_annotation(annotation(shapes=shapes[::-1]), "a").shapes, 30, 40)
     assert (target.sum(), ignore.sum()) == (25, 0)
+
+
+def test_the_rasteriser_of_coco() -> None:
+    """Fractions of a pixel count, and the border does not."""
+    points = [[4.6, 5.2], [20.9, 4.1], [18.3, 22.7]]
+    shapes = parse_annotation(annotation(shapes=[shape("target", points)]), "a").shapes
+    flat = [number for point in points for number in point]
+    expected = coco.decode(coco.frPyObjects([flat], 30, 40))[..., 0] > 0
+    np.testing.assert_array_equal(paint_shapes(shapes, 30, 40, rasteriser="pycocotools")[0], expected)
+    assert expected.sum() < paint_shapes(shapes, 30, 40)[0].sum()
 
 
 def test_fields() -> None:

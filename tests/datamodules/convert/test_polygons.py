@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -67,6 +68,29 @@ def test_polygons_equal_pycocotools_even_where_parts_overlap() -> None:
         # the REFER API sums the decoded parts, so that overlaps count 2; the union is what is above 0
         summed = coco.decode(coco.frPyObjects(parts, 32, 45)).sum(axis=2)
         np.testing.assert_array_equal(coco_mask(parts, 32, 45), summed > 0)
+
+
+@pytest.mark.parametrize("outline", [False, True])
+def test_polygons_equal_opencv_even_where_parts_overlap(outline: bool) -> None:
+    """LISA draws the outline and then fills; both count the border, so that the outline adds nothing."""
+    larger = 0
+    for _ in range(30):
+        parts = [RNG.uniform(-5, 50, 2 * RNG.integers(3, 8)).tolist() for _ in range(RNG.integers(1, 4))]
+        expected = np.zeros((32, 45), np.uint8)
+        for part in parts:
+            points = np.array([[int(x), int(y)] for x, y in zip(part[::2], part[1::2], strict=True)], np.int32)
+            if outline:
+                cv2.polylines(expected, [points], True, 1, 1)
+            cv2.fillPoly(expected, [points], 1)
+        mask = coco_mask(parts, 32, 45, "opencv")
+        np.testing.assert_array_equal(mask, expected > 0)
+        larger += int(mask.sum() > coco_mask(parts, 32, 45, "pycocotools").sum())
+    assert larger > 20
+
+
+def test_run_lengths_need_no_rasteriser() -> None:
+    mask = RNG.random((9, 7)) > 0.5
+    np.testing.assert_array_equal(coco_mask(encode_mask(mask), 9, 7, "opencv"), mask)
 
 
 def test_no_parts_make_an_empty_mask() -> None:

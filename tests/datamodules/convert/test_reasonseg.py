@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.convert.errors import BadSourceError
 from datamodules.convert.reasonseg import convert_reasonseg, plan_reasonseg
-from datamodules.convert.split import SplitSummary, WriteOptions, write_splits
+from datamodules.convert.split import MADE_FROM, SplitSummary, WriteOptions, write_splits
 from tests.datamodules.convert.read_back import mask_of, read_split
 from tests.datamodules.convert.sources import SQUARE, save_lisa, save_photo
 
@@ -37,7 +37,9 @@ def test_one_image(tmp_path: Path) -> None:
     assert summary.areas == [17 * 17 / 1200]
     index = json.loads((tmp_path / "out/val/index.json").read_text())
     assert (index["name"], index["licence"]) == ("reasonseg-val", "none")
-    assert index["extra"] == {"converter": "reasonseg", "ignore_as": "ignore", "texts": "all"}
+    del index["extra"][MADE_FROM]
+    options = {"ignore_as": "ignore", "texts": "all", "rasteriser": "opencv"}
+    assert index["extra"] == {"converter": "reasonseg", **options}
 
 
 def test_first_text_only(tmp_path: Path) -> None:

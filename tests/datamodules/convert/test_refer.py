@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -12,7 +14,7 @@ from pycocotools import mask as coco
 from datamodules.convert.errors import BadSourceError
 from datamodules.convert.refer import ReferOptions, plan_refer
 from datamodules.convert.refer_images import convert_refer
-from datamodules.convert.split import SplitSummary, WriteOptions, write_splits
+from datamodules.convert.split import MADE_FROM, SplitSummary, WriteOptions, write_splits
 from tests.datamodules.convert.read_back import mask_of, read_split
 from tests.datamodules.convert.sources import ref, save_photo, save_refer
 
@@ -45,13 +47,30 @@ def test_one_sample_an_image_and_one_target_a_ref(tmp_path: Path) -> None:
     assert summed.max() == 2
     np.testing.assert_array_equal(mask_of(*second["masks"]), summed > 0)
     index = json.loads((tmp_path / "out/refcoco_unc/train/index.json").read_text())
+    assert len(index["extra"].pop(MADE_FROM)) == 64
     assert index["extra"] == {
         "converter": "refer",
         "dataset": "refcoco",
         "split_by": "unc",
+        "rasteriser": "pycocotools",
         "shared_images": 0,
         "shared_images_kept": False,
+        "shared_with": {},
     }
+
+
+def test_polygons_the_opencv_way(tmp_path: Path) -> None:
+    save_refer(tmp_path, [ref(1, 1, 1)], {1: (1, [[4.6, 5.2, 20.9, 4.1, 18.3, 22.7]])})
+    masks = []
+    for rasteriser in ("pycocotools", "opencv"):
+        convert(tmp_path, tmp_path / rasteriser, rasteriser=rasteriser)
+        folder = tmp_path / rasteriser / "refcoco_unc/train"
+        assert json.loads((folder / "index.json").read_text())["extra"]["rasteriser"] == rasteriser
+        masks.append(mask_of(*read_split(folder)["1"]["targets"][0]["masks"]))
+    expected = np.zeros((30, 40), np.uint8)
+    cv2.fillPoly(expected, [np.array([[4, 5], [20, 4], [18, 22]])], 1)
+    np.testing.assert_array_equal(masks[1], expected > 0)
+    assert masks[0].sum() < masks[1].sum()
 
 
 def test_crowds_and_lists_of_runs(tmp_path: Path) -> None:
@@ -121,42 +140,17 @@ def test_photos_in_folders_below(tmp_path: Path) -> None:
     assert summary.name == "refclef-berkeley-train"
 
 
-def test_images_of_evaluation_splits_leave_train(tmp_path: Path) -> None:
-    refs = [ref(1, 1, 1), ref(2, 2, 2), ref(3, 3, 2, "test"), ref(4, 4, 4), ref(5, 5, 5, "val")]
-    masks = {1: (1, BOX), 2: (2, BOX), 3: (2, BOX), 4: (4, BOX), 5: (5, BOX)}
-    root = save_refer(tmp_path / "root", refs, masks, split_by="google")
-    (train,) = convert(root, tmp_path / "a", split_by="google", splits=["train"])
-    assert set(read_split(train.output)) == {"1", "4"}
-    assert train.notes == {"images shared with evaluation splits, removed": 1}
-    (train,) = convert(root, tmp_path / "b", split_by="google", splits=["train"], keep_leaks=True)
-    assert set(read_split(train.output)) == {"1", "2", "4"}
-    assert train.notes == {"images shared with evaluation splits, kept (--keep-leaks)": 1}
-    assert json.loads((train.output / "index.json").read_text())["extra"]["shared_images_kept"] is True
-    other = save_refer(tmp_path / "other", [ref(9, 9, 4, "testA"), ref(8, 8, 1)], {9: (4, BOX), 8: (1, BOX)})
-    held_out = [other / "refcoco/refs(unc).p"]
-    (train,) = convert(root, tmp_path / "c", split_by="google", splits=["train"], held_out=held_out)
-    assert set(read_split(train.output)) == {"1"}
-    (test,) = convert(root, tmp_path / "d", split_by="google", splits=["test"])
-    assert set(read_split(test.output)) == {"2"}
-    with pytest.raises(BadSourceError, match="No such file"):
-        convert(root, tmp_path / "e", split_by="google", held_out=[tmp_path / "none.p"])
-
-
-def test_a_train_split_of_leaks_only(tmp_path: Path) -> None:
-    root = save_refer(tmp_path, [ref(1, 1, 1), ref(2, 1, 1, "val")], {1: (1, BOX)}, split_by="google")
-    with pytest.raises(BadSourceError, match=r"all 1 images of refcoco train are images of evaluation.*--keep-leaks"):
-        convert(root, tmp_path / "out", split_by="google")
-
-
 def test_wrong_layouts(tmp_path: Path) -> None:
     with pytest.raises(BadSourceError, match=r"nowhere has no folder refcoco\. Expected.*datasets there: none"):
         convert(tmp_path / "nowhere", tmp_path / "out")
     root = save_refer(tmp_path / "root", [ref(1, 1, 1)], {1: (1, BOX)})
     with pytest.raises(BadSourceError, match=r"has no folder refcocog.*datasets there: refcoco\."):
         convert(root, tmp_path / "out", dataset="refcocog")
-    with pytest.raises(BadSourceError, match=r"has no refs\(google\)\.p\. --split-by values there: unc\."):
+    with pytest.raises(
+        BadSourceError, match=r"no refs\(google\)\.p or refs\(google\)\.json\. --split-by values there: unc\."
+    ):
         convert(root, tmp_path / "out", split_by="google")
-    with pytest.raises(BadSourceError, match=r"--splits testA is not in refcoco refs\(unc\); splits there: train\."):
+    with pytest.raises(BadSourceError, match=r"--splits testA is not in refcoco \(unc\); splits there: train\."):
         convert(root, tmp_path / "out", splits=["train", "testA"])
     (root / "refcoco/instances.json").unlink()
     with pytest.raises(BadSourceError, match=r"instances\.json is missing"):
@@ -285,3 +279,61 @@ def test_real_refs_without_photos(realdata: Path, tmp_path: Path, dataset: str, 
         BadSourceError, match=rf"^{photos} of {photos} photos of {dataset.replace('+', '[+]')} are missing"
     ):
         convert(realdata / "refer", tmp_path / "out", dataset=dataset)
+
+
+def with_drawn_photos(source: Path, root: Path) -> Path:
+    """A copy of real REFER files, with photos of the right names and sizes."""
+    for folder in ("refcoco", "refcoco+"):
+        shutil.copytree(source / folder, root / folder)
+        for image in json.loads((root / folder / "instances.json").read_text())["images"]:
+            photo = root / "images/mscoco/images/train2014" / image["file_name"]
+            save_photo(photo, height=image["height"], width=image["width"], seed=image["id"])
+    return root
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("dataset", "split_by"), [("refcoco", "unc"), ("refcoco", "google"), ("refcoco+", "unc")])
+def test_every_real_split_equals_an_independent_reader(
+    realdata: Path, tmp_path: Path, dataset: str, split_by: str, workers: int
+) -> None:
+    from pycocotools.coco import COCO
+
+    root = with_drawn_photos(realdata / "refer", tmp_path / "root")
+    with (root / dataset / f"refs({split_by}).p").open("rb") as file:
+        refs = pickle.load(file)
+    reader = COCO(str(root / dataset / "instances.json"))
+    options = {"dataset": dataset, "split_by": split_by, "workers": workers, "keep_leaks": split_by == "google"}
+    summaries = {summary.output.name: summary for summary in convert(root, tmp_path / "out", **options)}
+    assert set(summaries) == {item["split"] for item in refs}
+    for split, summary in summaries.items():
+        expected = [item for item in refs if item["split"] == split]
+        samples = read_split(tmp_path / f"out/{dataset}_{split_by}" / split)
+        assert set(samples) == {str(item["image_id"]) for item in expected}
+        assert (summary.images, summary.targets) == (len(samples), len(expected))
+        assert summary.expressions == sum(len(item["sentences"]) for item in expected)
+        for item in expected:
+            sample = samples[str(item["image_id"])]
+            image = reader.imgs[item["image_id"]]
+            assert (sample["file_name"], sample["height"]) == (image["file_name"], image["height"])
+            (target,) = (target for target in sample["targets"] if target["target_id"] == str(item["ref_id"]))
+            assert target["expressions"] == [sentence["sent"] for sentence in item["sentences"]]
+            np.testing.assert_array_equal(mask_of(*target["masks"]), reader.annToMask(reader.anns[item["ann_id"]]) > 0)
+    if split_by == "google":  # divides objects: the only image of train is in val and test too
+        assert summaries["train"].notes["images shared with evaluation splits, kept (--keep-leaks)"] == 1
+        with pytest.raises(BadSourceError, match=r"all 1 images of refcoco train are.*\(refcoco refs\(google\)\)"):
+            convert(root, tmp_path / "again", **{**options, "keep_leaks": False})
+
+
+@pytest.mark.realdata
+def test_real_images_of_a_sibling_leave_train(realdata: Path, tmp_path: Path) -> None:
+    """A photo that RefCOCO+ trains on while RefCOCO (here: its rows, renamed) evaluates on it."""
+    root = with_drawn_photos(realdata / "refer", tmp_path)
+    path = root / "refcoco/refs(unc).p"
+    refs = pickle.loads(path.read_bytes())
+    moved = {"train": "testA", "testA": "train"}
+    path.write_bytes(pickle.dumps([item | {"split": moved.get(item["split"], item["split"])} for item in refs]))
+    with pytest.raises(BadSourceError, match=r"all 1 images of refcoco\+ train .*\(refcoco refs\(unc\)\)"):
+        convert(root, tmp_path / "out", dataset="refcoco+")
+    path.unlink()
+    convert(root, tmp_path / "out", dataset="refcoco+")
