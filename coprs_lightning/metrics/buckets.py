@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class ByMaskShare(Grouping):
 
     def __init__(self, *, limits: Sequence[float] = SHARES) -> None:
         ends = (0.0, *limits, 1.0)
-        if any(low >= high for low, high in zip(ends, ends[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(ends)):
             raise ValueError(
                 f"ByMaskShare.limits must rise strictly inside (0, 1), got {list(limits)}: they part the shares of the "
                 "image that targets cover."

@@ -104,8 +104,8 @@ def peak_hits(
     row, column = (int(place) for place in np.unravel_index(values.argmax(), values.shape))
     reach = int(tolerance)
     top, left = max(0, row - reach), max(0, column - reach)
-    near = np.argwhere(wanted[top : row + reach + 1, left : column + reach + 1])
-    return bool((((near + (top, left) - (row, column)) ** 2).sum(1) <= tolerance**2).any())
+    rows, columns = np.nonzero(wanted[top : row + reach + 1, left : column + reach + 1])
+    return bool(((rows + top - row) ** 2 + (columns + left - column) ** 2 <= tolerance**2).any())
 
 
 class HeatmapConcentration(ExampleMetric):

@@ -1,4 +1,7 @@
-"""Logged scores against a loop over examples, alone and on two processes."""
+"""Logged scores against a loop over examples, alone and on two processes.
+
+What extra metrics compute is held against oracles in tests/metrics; here, that they get what they should.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from callbacks.iou import IoUMetrics
 from coprs_lightning.geometry import restore
+from coprs_lightning.metrics import BoundaryIoU, BucketIoU, ByKind, ByMaskSize, NoTargetScores, answers, example_scores
 from coprs_lightning.prompts import parse_completion
 from datamodules.shard_datamodule import ShardDataModule
 from tests.callbacks.tiny import FRAME, TinySegmenter, loader, text_of, trainer
@@ -27,7 +32,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 def oracle(module, count):
     """Every logged score, from NumPy counts of one example at a time."""
-    rows = []
+    rows, records = [], []
     for batch in loader(range(count), batch_size=1):
         with torch.no_grad():
             output = module.validation_step(batch, 0)
@@ -43,6 +48,7 @@ def oracle(module, count):
         text = output.completions.texts[0]
         empty = not (truth & counted).any()
         rows.append((ious, pixels, text, batch.kinds[0], empty))
+        records += [example_scores(answer) for answer in answers(batch, output, FRAME)]
     mask, heatmap = (np.array([row[0][i] for row in rows]) for i in range(2))
     pixels = np.array([row[1] for row in rows]).sum(axis=0)
     texts = [row[2] for row in rows]
@@ -53,7 +59,18 @@ def oracle(module, count):
     scores["token_rate"] = np.mean(["<REF_POS>" in text for text in texts])
     scores["completion_length"] = np.mean([len(text.split()) for text in texts])
     if any(row[4] for row in rows):
-        scores["none_accuracy"] = mask[[row[4] for row in rows]].mean()
+        absent = np.array([row[4] for row in rows])
+        scores["none_accuracy"] = scores["n_acc"] = mask[absent].mean()
+        there = mask[~absent]
+        scores["t_acc"] = np.mean([not row["predicted_empty"] for row in records if not row["target_empty"]])
+        scores |= {"gres_giou": scores["giou"], "gres_ciou": scores["ciou"], "target_giou": there.mean()}
+        scores |= {f"gres_precision@{t}": (there >= t).mean() for t in (0.7, 0.8, 0.9)}
+        of_targets = np.array([row[1][0] for row in rows])[~absent].sum(axis=0)
+        scores["target_ciou"] = of_targets[0] / of_targets[1]
+    for name in ("boundary_iou", "heatmap_inside", "heatmap_entropy", "heatmap_pointing"):
+        scores[name] = np.mean([row[name] for row in records if row[name] is not None])
+    small = [row["iou"] for row in records if 0 < row["target_pixels"] < 1024]
+    scores |= {"giou_by_size/small": np.mean(small), "n_by_size/small": len(small), "truncated_rate": 0}
     for kind in ("color", "position"):
         scores[f"giou/{kind}"] = mask[[row[3] == kind for row in rows]].mean()
     return scores
@@ -86,6 +103,43 @@ class SeveralSegmenter(TinySegmenter):
             present=output.present.repeat(1, 3),
             confidence_logits=torch.where(confident, 2.0, -2.0),
         )
+
+
+def test_extra_metrics_are_chosen_and_none_may_hide_another(tmp_path):
+    def logged(*extra):
+        run = trainer(tmp_path, IoUMetrics(extra=list(extra)))
+        run.validate(TinySegmenter(), loader(range(8), 3), verbose=False)
+        return set(run.callback_metrics)
+
+    plain = logged()
+    assert {"val/giou", "val/heatmap_giou", "val/format_rate", "val/none_accuracy"} <= plain
+    assert not plain & {"val/boundary_iou", "val/n_acc", "val/heatmap_inside", "val/giou_by_size/small"}
+    assert logged(BoundaryIoU()) == plain | {"val/boundary_iou"}
+    by_two = logged(BucketIoU(by=[ByKind(), ByMaskSize()]))
+    assert by_two - plain == {
+        f"val/{what}_by_{name}" for what in ("giou", "n") for name in ("kind/color", "kind/position", "size/small")
+    }
+    with pytest.raises(ValueError, match=r"IoUMetrics\.extra: NoTargetScores reports .*n_acc.* another metric"):
+        logged(NoTargetScores(), NoTargetScores(min_pixels=50))
+
+
+def test_extra_metrics_come_from_a_config():
+    parser = ArgumentParser()
+    parser.add_argument("--iou", type=IoUMetrics | None)
+    classes = "coprs_lightning.metrics"
+    extra = [
+        {"class_path": f"{classes}.NoTargetScores", "init_args": {"min_pixels": 50}},
+        {"class_path": f"{classes}.BoundaryIoU", "init_args": {"bootstrap": {"resamples": 20}}},
+        {"class_path": f"{classes}.BucketIoU", "init_args": {"by": [{"class_path": f"{classes}.ByMaskShare"}]}},
+    ]
+    given = {"iou": {"class_path": "callbacks.iou.IoUMetrics", "init_args": {"extra": extra}}}
+    made = parser.instantiate(parser.parse_object(given)).iou
+    assert [type(metric).__name__ for metric in made.extra] == ["NoTargetScores", "BoundaryIoU", "BucketIoU"]
+    assert made.extra[0].min_pixels == 50
+    assert made.extra[1].bootstrap.resamples == 20
+    assert made.extra[2].by[0].name == "share"
+    written = parser.dump(parser.parse_object(given))
+    assert parser.parse_string(written).iou.init_args.extra[0].init_args.min_pixels == 50
 
 
 def test_several_tokens_are_counted_and_none_of_them_is_an_empty_mask(tmp_path):
