@@ -11,6 +11,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
@@ -260,8 +261,16 @@ class CoprsModule(Recorded, pl.LightningModule):
         scheduler.step()  # the rate of this step, by the configured schedule
 
     def on_validation_start(self) -> None:
-        """See :class:`~coprs_lightning.features.checking.MakersWeights`: a checkpoint is loaded by now."""
+        """Check whose features these are, for a checkpoint is loaded by now; and under DDP agree on the buffers.
+
+        DDP would do that in the first batch's forward pass. A rank that has no validation batch makes none, and the
+        others would wait there for ever.
+        """
         self._check_makers_weights()
+        wrapped = getattr(self.trainer.strategy, "model", None)
+        if isinstance(wrapped, DistributedDataParallel) and wrapped.will_sync_module_buffers():
+            wrapped._sync_buffers()
+            wrapped.require_forward_param_sync = False  # the next training pass sets it again
 
     def on_test_start(self) -> None:
         """As :meth:`on_validation_start`."""
