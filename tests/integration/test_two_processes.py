@@ -13,7 +13,7 @@ from tests.tiny import tiny_config, write_config
 
 
 def test_a_process_without_a_validation_batch_keeps_nobody_waiting(tiny_data: Path, tmp_path: Path) -> None:
-    """Both validation examples make one batch, so the second process has none, and the backbone's norms have buffers."""
+    """Both validation examples make one batch: the second process has none. The backbone's norms have buffers."""
     content = tiny_config(tiny_data, tmp_path / "run")
     content["trainer"].update(devices=2, strategy="ddp", val_check_interval=1)
     content["data"]["init_args"]["batch_size"] = 2
