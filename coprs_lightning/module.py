@@ -8,16 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from coprs_lightning.aggregators import ConcentrationAggregator
 from coprs_lightning.backbones import ImageBackbone
 from coprs_lightning.checkpoints.folder import is_exported
+from coprs_lightning.checkpoints.io import AnyCheckpointIO
 from coprs_lightning.checkpoints.parts import in_folder, portable, written_assets
 from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY
+from coprs_lightning.checkpoints.sharded import is_sharded_checkpoint, read_sharded
 from coprs_lightning.checkpoints.tensors import read_weights
 from coprs_lightning.checkpoints.weights import untied
 from coprs_lightning.decoders import MaskDecoder
@@ -27,6 +29,7 @@ from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import Objective, ObjectiveOutput, TrainingStep
 from coprs_lightning.policies import Policy
 from coprs_lightning.schedule import one_cycle_factor
+from coprs_lightning.sharding.module import Shardable
 from coprs_lightning.spec import Recorded, build
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 from coprs_lightning.weightless import only_shapes
@@ -72,7 +75,7 @@ class GenerationOptions:
     temperature: float = 0.0
 
 
-class CoprsModule(Recorded, pl.LightningModule):
+class CoprsModule(Recorded, Shardable):
     """Trains and evaluates a :class:`~coprs_lightning.model.CoprsModel`.
 
     Args:
@@ -134,6 +137,7 @@ class CoprsModule(Recorded, pl.LightningModule):
 
     def training_step(self, batch: SegmentationBatch, batch_idx: int) -> dict[str, Any]:
         """One training loss; for callbacks what is logged of it and the rollout behind it."""
+        self.agree_on_buffers()
         step = TrainingStep(self.global_step, self._update, self._accumulate)
         output: ObjectiveOutput = self.objective(self.model, batch, step)
         self.log_dict({f"train/{key}": value for key, value in output.logs.items()}, batch_size=len(batch))
@@ -143,7 +147,9 @@ class CoprsModule(Recorded, pl.LightningModule):
         return {"loss": output.loss, "logs": output.logs, "rollout": output.rollout}
 
     def _accumulate(self, loss: Tensor) -> None:
+        self._more_backward = True  # the last backward pass of the step is Lightning's own
         self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
+        self._more_backward = False
 
     def optimizer_step(
         self,
@@ -232,6 +238,8 @@ class CoprsModule(Recorded, pl.LightningModule):
                 :func:`coprs_lightning.features.checking.check_features`), or for accumulation of gradients with several
                 updates a batch.
         """
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = AnyCheckpointIO()
         splits = getattr(getattr(self.trainer, "datamodule", None), "split_features", {})
         self._makers_weights = check_features(self.model.backbone, splits, training=stage == "fit")
         if stage != "fit":
@@ -261,12 +269,13 @@ class CoprsModule(Recorded, pl.LightningModule):
         scheduler.step()  # the rate of this step, by the configured schedule
 
     def on_validation_start(self) -> None:
-        """Check whose features these are, for a checkpoint is loaded by now; and under DDP agree on the buffers.
+        """Check whose features these are, for a checkpoint is loaded by now; gather weights, agree on buffers.
 
-        DDP would do that in the first batch's forward pass. A rank that has no validation batch makes none, and the
+        DDP would agree in the first batch's forward pass. A rank that has no validation batch makes none, and the
         others would wait there for ever.
         """
         self._check_makers_weights()
+        self.gather_policy()
         wrapped = getattr(self.trainer.strategy, "model", None)
         if isinstance(wrapped, DistributedDataParallel) and wrapped.will_sync_module_buffers():
             wrapped._sync_buffers()
@@ -275,10 +284,12 @@ class CoprsModule(Recorded, pl.LightningModule):
     def on_test_start(self) -> None:
         """As :meth:`on_validation_start`."""
         self._check_makers_weights()
+        self.gather_policy()
 
     def on_predict_start(self) -> None:
         """As :meth:`on_validation_start`."""
         self._check_makers_weights()
+        self.gather_policy()
 
     def _check_makers_weights(self) -> None:
         if self._makers_weights is not None:
@@ -310,7 +321,7 @@ class CoprsModule(Recorded, pl.LightningModule):
         if Path(path).is_dir() and is_exported(Path(path)):
             self.model.load_state_dict(untied(self.model, read_weights(Path(path))))
             return
-        if not Path(path).is_file():
+        if not Path(path).is_file() and not is_sharded_checkpoint(path):
             raise FileNotFoundError(
                 f"model.init_from: there is no checkpoint {path}, so training has nothing to start from. Run what "
                 "makes it first (runs/quickstart: `make quickstart`), name another .ckpt file or a folder of `coprs "
@@ -344,12 +355,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: when there is none.
         ValueError: when the file is no checkpoint of this project.
     """
+    if is_sharded_checkpoint(path):
+        return _own(read_sharded(Path(path)), path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}. Give a .ckpt file written by `coprs fit`.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a checkpoint (truncated, or not plain data): {error}") from error
+    return _own(content, path)
+
+
+def _own(content: Any, path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or SPEC_KEY not in content:
         raise ValueError(f"{path} is no coprs checkpoint: it has no {SPEC_KEY!r}. It was written by another program.")
     return content

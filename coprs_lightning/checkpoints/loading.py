@@ -12,7 +12,7 @@ from torch import Tensor
 from coprs_lightning.checkpoints.folder import is_exported, read_config, read_folder
 from coprs_lightning.checkpoints.hub import fetch, is_hub_id
 from coprs_lightning.checkpoints.parts import SLOTS, build_model, build_parts, written_assets
-from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY, find_checkpoint, read_header
+from coprs_lightning.checkpoints.run_folder import PORTABLE_KEY, SPEC_KEY, find_checkpoint, read_weights_of
 from coprs_lightning.checkpoints.weights import load_strictly
 from coprs_lightning.commands import CommandError
 from coprs_lightning.weightless import without_weights
@@ -73,7 +73,7 @@ def open_model(source: str | Path, *, prefer: str = "best", device: str = "cpu")
     if folder is not None:
         return Opened(read_folder(folder, device=device), folder, "", read_config(folder).generation, {})
     found = find_checkpoint(source, prefer=prefer)
-    header = read_header(found.path)
+    header = read_weights_of(found.path)
     model = rebuild(header, str(found.path)).to(device)
     generation = header[SPEC_KEY]["init_args"].get("generation") or {}
     return Opened(model, found.path, found.kind, generation, {key: header[key] for key in header if key not in _HEAVY})

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from coprs_lightning.checkpoints.sharded import is_sharded_checkpoint, read_rest, read_sharded
 from coprs_lightning.commands import CommandError
 
 SPEC_KEY = "coprs_spec"
@@ -42,11 +43,11 @@ def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
         CommandError: where there is none.
     """
     given = Path(path)
-    if given.is_file():
+    if given.is_file() or is_sharded_checkpoint(given):
         return Found(given)
     if not given.is_dir():
         raise CommandError(f"there is no checkpoint {given}. Give a .ckpt file, or the folder of a run of `coprs fit`.")
-    _refuse_sharded(given)
+    _refuse_deepspeed(given)
     folder = _newest_attempt(given)
     files = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime) if folder else []
     if not files:
@@ -56,7 +57,7 @@ def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
         )
     last = [file for file in files if file.stem.split("-v")[0] == "last"]
     newest = Found(last[-1], "last") if last else Found(files[-1], "newest")
-    _refuse_sharded(newest.path)
+    _refuse_deepspeed(newest.path)
     if prefer == "best":
         best = _best(newest.path)
         if best is not None:
@@ -77,17 +78,13 @@ def run_checkpoints(path: str | Path) -> list[Path]:
     return sorted(newest.parent.glob("*.ckpt")) if Path(path).is_dir() else [newest]
 
 
-def _refuse_sharded(path: Path) -> None:
+def _refuse_deepspeed(path: Path) -> None:
     if (path / "zero_to_fp32.py").is_file() or any(path.glob("checkpoint/mp_rank_*")):
-        how = "`from lightning.pytorch.utilities.deepspeed import convert_zero_checkpoint_to_fp32_state_dict`"
-    elif (path / ".metadata").is_file() or any(path.glob("*.distcp")):
-        how = f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`"
-    else:
-        return
-    raise CommandError(
-        f"{path} is a sharded checkpoint: a folder with the pieces of every process, which only a run with the same "
-        f"strategy reads. Make one file of it with {how}, and give that file."
-    )
+        raise CommandError(
+            f"{path} is a checkpoint of DeepSpeed: a folder with the pieces of every process, which only a run with the "
+            "same strategy reads. Make one file of it with `from lightning.pytorch.utilities.deepspeed import "
+            "convert_zero_checkpoint_to_fp32_state_dict`, and give that file."
+        )
 
 
 def _newest_attempt(folder: Path) -> Path | None:
@@ -114,6 +111,8 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         CommandError: for a file that is no checkpoint of this project, or that holds more than data.
     """
+    if is_sharded_checkpoint(path):
+        return _own(read_rest(path), path)
     if not zipfile.is_zipfile(path):
         raise CommandError(f"{path} is no checkpoint, or a truncated one. Give a .ckpt file written by `coprs fit`.")
     try:
@@ -123,6 +122,15 @@ def read_header(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint (damaged, of another program, or it holds code): "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
+    return _own(content, path)
+
+
+def read_weights_of(path: Path) -> dict[str, Any]:
+    """As :func:`read_header`, with the weights under ``state_dict``: those of a sharded checkpoint put together."""
+    return read_sharded(path) if is_sharded_checkpoint(path) else read_header(path)
+
+
+def _own(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or SPEC_KEY not in content:
         raise CommandError(f"{path} is no coprs checkpoint: it has no {SPEC_KEY!r}. It was written by another program.")
     return content

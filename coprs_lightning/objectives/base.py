@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coprs_lightning.component import Component
 from coprs_lightning.model import CoprsModel
+from coprs_lightning.policies import Policy
 from coprs_lightning.structures import Completions, RolloutRecord, SegmentationBatch
 
 
@@ -80,6 +81,13 @@ class Objective(Component, ABC):
 
     def prepare(self, model: CoprsModel) -> None:
         """Called once before training, with all initial weights in place and before a checkpoint is resumed."""
+
+    def shard(self, divide: Callable[[Policy], None]) -> None:
+        """Called after :meth:`prepare` where the policy's weights are divided among processes.
+
+        Args:
+            divide: divides a policy's weights likewise, for those that the objective keeps itself.
+        """
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Plain data that a resumed run is checked against."""

@@ -7,6 +7,7 @@ reaches the policy through the concentration token's state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from coprs_lightning.objectives.grpo_rollout import (
     reward_inputs,
 )
 from coprs_lightning.objectives.segmentation import SegmentationSchedule, segmentation_rows
+from coprs_lightning.policies import Policy
 from coprs_lightning.rl.advantages import AdvantageEstimator, GroupRelativeAdvantages
 from coprs_lightning.rl.references import AdaptersOffReference, FrozenCopyReference, ReferencePolicy
 from coprs_lightning.rl.rewards import Reward, WeightedSumReward, checked_scores
@@ -135,6 +137,11 @@ class GRPOObjective(Objective):
             keeps_start = adapters is not None and adapters.neutral()
             self.reference = AdaptersOffReference() if keeps_start else FrozenCopyReference()
         self.reference.prepare(model.policy)
+
+    def shard(self, divide: Callable[[Policy], None]) -> None:
+        """See :meth:`Objective.shard`: the reference policy."""
+        if self.beta != 0 and self.reference is not None:
+            self.reference.shard(divide)
 
     def checkpoint_state(self) -> dict[str, Any]:
         """See :meth:`Objective.checkpoint_state`: what identifies the reference policy."""

@@ -250,6 +250,7 @@ class HFPolicy(Policy):
                 eos_token_id=self._eos_ids,
                 pad_token_id=self._pad_id,
                 use_cache=True,
+                synced_gpus=False,  # no pass waits for other processes: sharded weights are gathered before
                 **sampling,
             )
         return self._completions(sequences[:, prompts.input_ids.shape[1] :])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coprs_lightning.policies.packing import attention_mask, pack, prompt_positions
+from coprs_lightning.sharding.gather import whole_pass
 from coprs_lightning.structures import Completions, Prompts
 
 
@@ -24,7 +25,7 @@ def separate_hidden(lm: Any, prompts: Prompts, completions: Completions) -> Tens
     own: dict[str, Any] = {}
     if not hasattr(lm.model, "get_rope_index"):  # which counts for itself; others count padding on the left too
         own["position_ids"] = (attention.long().cumsum(1) - 1).clamp_min(0)
-    hidden: Tensor = lm.model(
+    hidden: Tensor = whole_pass(lm)(
         input_ids=torch.cat([prompts.input_ids, completions.ids], 1),
         attention_mask=attention.long(),
         use_cache=False,
@@ -43,7 +44,7 @@ def packed_hidden(lm: Any, prompts: Prompts, completions: Completions, pad_id: i
         key: nn.functional.pad(value, (0, extra)) if value.shape == prompts.input_ids.shape else value
         for key, value in prompts.vision.items()
     }
-    hidden = lm.model(
+    hidden = whole_pass(lm)(
         input_ids=packed.ids,
         attention_mask=attention_mask(packed.owner, lm.get_decoder().config._attn_implementation, lm.dtype),
         position_ids=packed.positions,

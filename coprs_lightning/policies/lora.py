@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from coprs_lightning.policies.quantized import plain_state, plain_weight
+from coprs_lightning.sharding.gather import full
 
 ADAPTERS = "adapters"
 """Attribute of the policy that holds :class:`LoraAdapters`, hence the prefix of its keys in checkpoints."""
@@ -113,8 +114,8 @@ class LoraAdapters(nn.Module):
     def neutral(self) -> bool:
         """Whether the policy computes as it would without adapters, as it does before any training."""
         updates = [p for layer in self.layers().values() for name, p in _own_parameters(layer) if "lora_B" in name]
-        rows = torch.stack([self._lm[0].get_parameter(name)[self.token_id] for name in self._matrices])
-        return torch.equal(self.rows, rows.to(self.rows)) and not any(bool(p.any()) for p in updates)
+        rows = torch.stack([full(self._lm[0].get_parameter(name))[self.token_id] for name in self._matrices])
+        return torch.equal(self.rows, rows.to(self.rows)) and not any(bool(full(p).any()) for p in updates)
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from coprs_lightning.policies.packing import PADDING, PROMPT, as_kernel_mask, prompt_positions, visible
+from coprs_lightning.sharding.gather import gathered, whole_pass
 from coprs_lightning.structures import Prompts
 
 
@@ -36,14 +37,15 @@ def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> Non
 
 @contextmanager
 def decoding(lm: Any) -> Iterator[None]:
-    """Eval mode, and a kernel that takes the masks of decoding; as before afterwards."""
+    """Eval mode, all weights at hand, and a kernel that takes the masks of decoding; as before afterwards."""
     training = lm.training
     config = lm.get_decoder().config
     kernel = config._attn_implementation
     lm.eval()
     config._attn_implementation = "sdpa" if kernel == "flex_attention" else kernel
     try:
-        yield
+        with gathered(lm):
+            yield
     finally:
         lm.train(training)
         config._attn_implementation = kernel
@@ -104,7 +106,7 @@ def sampled_steps(
     count = len(prompts.input_ids)
     device = prompts.input_ids.device
     positions, following = prompt_positions(lm, prompts)
-    prefill = lm.model(
+    prefill = whole_pass(lm)(
         input_ids=prompts.input_ids,
         attention_mask=prompts.attention_mask.long(),
         position_ids=positions,
@@ -136,7 +138,7 @@ def sampled_steps(
         key_owner = torch.cat([key_owner, active], 1)
         mask = visible(active, key_owner)[:, None]
         place = (following + step)[:, None].expand_as(active)
-        hidden = lm.model(
+        hidden = whole_pass(lm)(
             input_ids=drawn,
             attention_mask=as_kernel_mask(mask, implementation, prefill.last_hidden_state.dtype),
             position_ids=place if positions.ndim == 2 else place.expand(len(positions), -1, -1),

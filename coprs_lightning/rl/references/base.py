@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,13 @@ class ReferencePolicy(Recorded, ABC):
 
     def prepare(self, policy: Policy) -> None:
         """Called once before training, with all initial weights in place and before a checkpoint is resumed."""
+
+    def shard(self, divide: Callable[[Policy], None]) -> None:
+        """Called after :meth:`prepare` where the policy's weights are divided among processes.
+
+        Args:
+            divide: divides a policy's weights likewise.
+        """
 
     @abstractmethod
     def use(self, policy: Policy) -> AbstractContextManager[Policy]:

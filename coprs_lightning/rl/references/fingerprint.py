@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from coprs_lightning.sharding.gather import full
+
 SAMPLES = 256
 
 
@@ -18,11 +20,11 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     never agree in so many values.
 
     Args:
-        weights: names and tensors, in any order.
+        weights: names and tensors, in any order; of tensors divided among processes all have to ask.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(weights, key=lambda item: item[0]):
-        flat = tensor.detach().flatten()
+        flat = full(tensor.detach()).flatten()
         steps = torch.arange(min(SAMPLES, flat.numel()), device=flat.device)
         values = flat[steps * flat.numel() // max(1, len(steps))].to("cpu", torch.float64)
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coprs_lightning.rl.references.base import ReferencePolicy
 from coprs_lightning.rl.references.fingerprint import fingerprint
+from coprs_lightning.sharding.gather import is_sharded, reshard
 
 if TYPE_CHECKING:
     from coprs_lightning.policies import Policy
@@ -30,9 +31,44 @@ class FrozenCopyReference(ReferencePolicy):
         self._kept: dict[str, Tensor] = {}
 
     def prepare(self, policy: Policy) -> None:
-        """See :meth:`ReferencePolicy.prepare`."""
+        """See :meth:`ReferencePolicy.prepare`.
+
+        Raises:
+            ValueError: for a policy whose weights are divided among processes, unless an earlier copy is too.
+        """
+        if is_sharded(policy):
+            self._take_pieces(policy)
+            return
         self._copy = frozen_copy(policy, torch.device("cpu") if self.offload else None)
         self._kept = {name: tensor.data for name, tensor in _tensors(self._copy)} if self.offload else {}
+        self.fingerprint = fingerprint(self._copy.named_parameters())
+
+    def shard(self, divide: Callable[[Policy], None]) -> None:
+        """See :meth:`ReferencePolicy.shard`.
+
+        Raises:
+            ValueError: for a copy that is to be offloaded.
+        """
+        if self._copy is None or is_sharded(self._copy):
+            return
+        if self.offload:
+            raise ValueError(
+                "objective.reference.init_args.offload: true, but the policy is divided among the processes, and its "
+                "copy with it: each holds a piece only, which is not moved. Set offload: false."
+            )
+        divide(self._copy)
+
+    def _take_pieces(self, policy: Policy) -> None:
+        """A later fit in the same processes: each takes its own piece of the weights as they are now."""
+        if self._copy is None or not is_sharded(self._copy):
+            raise ValueError(
+                "the policy is divided among the processes already, by an earlier fit that had no FrozenCopyReference: "
+                "a copy of it cannot be made any more. Begin a new process with model.init_from."
+            )
+        reshard(policy)
+        with torch.no_grad():
+            for kept, current in zip(self._copy.parameters(), policy.parameters(), strict=True):
+                kept.copy_(current)
         self.fingerprint = fingerprint(self._copy.named_parameters())
 
     @contextmanager
@@ -47,6 +83,13 @@ class FrozenCopyReference(ReferencePolicy):
                 "FrozenCopyReference has no copy: training would have no reference. Call prepare(policy) before "
                 "training, with the initial weights in place."
             )
+        if is_sharded(self._copy):
+            try:
+                with torch.no_grad():
+                    yield self._copy
+            finally:
+                reshard(self._copy)
+            return
         try:
             self._follow(self._copy, policy)
             with torch.no_grad():
