@@ -89,7 +89,7 @@ class RunFolder(SaveConfigCallback):
     def _resumed_from(self, root: Path) -> str | None:
         """Name of the checkpoints' folder that this run goes on in, or ``None`` for a fresh run."""
         path = self.config.get("ckpt_path")
-        if path and Path(path).is_file() and Path(path).resolve().parent.parent == root.resolve():
+        if path and Path(path).exists() and Path(path).resolve().parent.parent == root.resolve():
             return Path(path).resolve().parent.name
         requeued = "SLURM_JOB_ID" in os.environ and any(root.glob("hpc_ckpt_*.ckpt"))
         if requeued or path in ("last", "hpc"):  # Lightning finds the file itself

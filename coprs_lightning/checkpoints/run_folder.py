@@ -100,7 +100,7 @@ def _best(newest: Path) -> Path | None:
     for name, state in read_header(newest).get("callbacks", {}).items():
         if name.startswith("ModelCheckpoint") and state.get("best_model_path"):
             best = newest.with_name(Path(state["best_model_path"]).name)
-            if best.is_file():
+            if best.exists():
                 return best
     return None
 
