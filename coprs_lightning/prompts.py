@@ -69,8 +69,9 @@ class PromptTemplate:
         system: system message; empty for none.
         user: user message; must contain ``{question}``. With several tokens the paper's own text becomes its form for
             several objects and none.
-        completion: what supervised training teaches; must contain ``{thought}`` and ``num_tokens`` concentration
-            tokens. The paper's own text becomes its form for several, likewise.
+        completion: what supervised training teaches; must contain ``num_tokens`` concentration tokens, and
+            ``{thought}`` unless it has no think tags at all: such a model answers without a thought, and its
+            completions never count as well formed. The paper's own text becomes its form for several, likewise.
         num_tokens: K, concentration tokens of a completion: the most objects that can be told apart.
     """
 
@@ -97,11 +98,16 @@ class PromptTemplate:
                 "Add the placeholder."
             )
         count = self._filled(self.completion).count(CONCENTRATION_TOKEN)
-        if "{thought}" not in self.completion or count != self.num_tokens:
+        if count != self.num_tokens:
             wanted = "exactly one" if self.num_tokens == 1 else f"'{{tokens}}' or exactly {self.num_tokens}"
             raise ValueError(
-                f"prompt.completion must hold '{{thought}}' and {wanted} {CONCENTRATION_TOKEN} (prompt.num_tokens is "
-                f"{self.num_tokens}), got {self.completion!r}: without them no heatmap can be queried."
+                f"prompt.completion must hold {wanted} {CONCENTRATION_TOKEN} (prompt.num_tokens is {self.num_tokens}), "
+                f"got {self.completion!r}: without them no heatmap can be queried."
+            )
+        if "{thought}" not in self.completion and any(tag in self.completion for tag in _TAGS):
+            raise ValueError(
+                f"prompt.completion has think tags and no '{{thought}}' ({self.completion!r}): every thought would be "
+                "the same. Add the placeholder, or leave the tags out to train without thoughts."
             )
 
     def _filled(self, text: str) -> str:

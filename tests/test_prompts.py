@@ -86,10 +86,20 @@ def test_a_prompt_without_a_question_is_refused():
         PromptTemplate(user="find it")
 
 
-@pytest.mark.parametrize("completion", ["<REF_POS>", "{thought}", "{thought} <REF_POS> <REF_POS>"])
-def test_a_completion_without_thought_or_with_another_number_of_tokens_is_refused(completion):
-    with pytest.raises(ValueError, match=r"prompt\.completion must hold '\{thought\}' and exactly one <REF_POS>"):
+@pytest.mark.parametrize("completion", ["", "{thought}", "{thought} <REF_POS> <REF_POS>"])
+def test_a_completion_with_another_number_of_tokens_is_refused(completion):
+    with pytest.raises(ValueError, match=r"prompt\.completion must hold exactly one <REF_POS>"):
         PromptTemplate(completion=completion)
+
+
+@pytest.mark.parametrize("completion", ["<think> </think> <REF_POS>", "<think> it is red </think> <REF_POS>"])
+def test_a_completion_with_the_same_thought_every_time_is_refused(completion):
+    with pytest.raises(ValueError, match=r"has think tags and no '\{thought\}' .*: every thought would be the same"):
+        PromptTemplate(completion=completion)
+
+
+def test_a_completion_without_a_thought_is_taught_without_one():
+    assert PromptTemplate(completion="<REF_POS>").render_completion("it is red") == "<REF_POS>"
 
 
 @pytest.mark.parametrize(

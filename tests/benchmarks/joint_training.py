@@ -23,8 +23,8 @@ from typing import Any
 
 OVERLAYS: dict[str, list[str]] = {
     "joint": [],
-    "segmentation_only": ["ablation/segmentation_only.yaml"],
-    "reinforcement_only": ["ablation/reinforcement_only.yaml"],
+    "segmentation_only": ["ablation/training/segmentation_only.yaml"],
+    "reinforcement_only": ["ablation/training/reinforcement_only.yaml"],
 }
 """What is laid over the config for each variant."""
 
