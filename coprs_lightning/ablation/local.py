@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class LocalLauncher:
 
     def _start(self, run: Run, place: int) -> subprocess.Popen[bytes]:
         prepare(run)
-        command = [run.command()[0], str(Path(start.__file__)), str(os.getpid()), *run.command()]
+        command = [sys.executable, str(Path(start.__file__)), str(os.getpid()), *run.command()]
         environment = share(dict(os.environ), place, self.parallel, self._gpus)
         process = launch(run, command, environment, own_session=True)
         set_status(run.folder, State.RUNNING, pid=process.pid)

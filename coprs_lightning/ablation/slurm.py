@@ -6,7 +6,6 @@ clusters keep no accounts, and submitit then waits for ever.
 
 from __future__ import annotations
 
-import getpass
 import math
 import os
 import re
@@ -43,6 +42,7 @@ OPTIONS = {
 }
 """``--slurm.NAME``, or lines of ``--slurm FILE``."""
 
+_NAME = "coprs-ablate"
 _ELSEWHERE = ("reservation",)  # sbatch has it, submitit has no name for it
 _LOST_AFTER = 20.0  # seconds without job and without a word; network file systems show files late
 
@@ -152,6 +152,7 @@ class SlurmLauncher:
         self._submitit = _import_submitit()
         self._jobs: dict[str, tuple[Run, str]] = {}
         self._lost: dict[str, float] = {}
+        self._deaf = False
 
     def submit(self, runs: Sequence[Run]) -> None:
         """Submit runs, save those whose job of an earlier call is still there.
@@ -219,11 +220,15 @@ class SlurmLauncher:
 
     def _alive(self) -> dict[str, str] | None:
         """State of every job of this user by its id; ``None`` while the controller does not answer."""
-        asked = _client("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i %T")
+        asked = _client("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i %T %j")
         if asked is None:
+            if not self._deaf:
+                note("squeue does not answer; asking again and again")
+            self._deaf = True
             return None
-        pairs = (line.split() for line in asked.splitlines())
-        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+        self._deaf = False
+        lines = (line.split(maxsplit=2) for line in asked.splitlines())
+        return {line[0]: line[1] for line in lines if line[2:] == [_NAME]}
 
 
 def _parameters(given: dict[str, Any], shape: tuple[int, int, bool]) -> dict[str, Any]:
@@ -238,7 +243,7 @@ def _parameters(given: dict[str, Any], shape: tuple[int, int, bool]) -> dict[str
     cores = [f"--cpus-per-task={known['cpus_per_task']}"] if "cpus_per_task" in known else []
     return {
         **known,
-        "job_name": "coprs-ablate",
+        "job_name": _NAME,
         "time": minutes(given["time"]),
         "nodes": nodes,
         "ntasks_per_node": tasks,

@@ -79,7 +79,7 @@ def log_tail(run: Run, lines: int = 15) -> str:
     except OSError:
         return "(no log)"
     # a progress bar's carriage returns hide all but the last of its states
-    found = [line.rsplit("\r", 1)[-1] for line in text.splitlines() if line.strip()]
+    found = [line.rsplit("\r", 1)[-1] for line in text.split("\n") if line.strip()]
     return "\n".join(found[-lines:]) or "(empty)"
 
 
