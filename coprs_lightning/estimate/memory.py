@@ -31,7 +31,8 @@ WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE = "weights", "gradients", "optimizer", 
 FEATURES, SEGMENTATION, CASTS = "backbone's features", "heatmap head and decoder", "casts of weights"
 ACTIVATIONS, LOGITS, CACHE = "activations", "logits of a chunk", "rollout's cache, beyond the above"
 VISITING = "offloaded reference, beyond the above"
-BUCKETS, GATHERED = "gradient buckets", "gathered layers"
+BUCKETS, GATHERED = "gradient buckets", "gathered weights in a pass"
+EVALUATED = "gathered policy in decoding, beyond the above"
 
 FORMULAS = {
     WEIGHTS: "parameters × bytes of their type; quantised ones as they are stored",
@@ -49,7 +50,14 @@ FORMULAS = {
     CACHE: "2 × layers × prompts × (P + G × R) × key width × bytes, less activations, logits, head and decoder",
     VISITING: "weights of the policy, less gradients (and, in micro-batches, what a pass keeps), which come later",
     BUCKETS: "gradients: DDP's second copy",
-    GATHERED: "2 × weights of the policy / layers",
+    GATHERED: (
+        "2 × (embeddings, projection and the like + 2 layers) × bytes they compute in: weights and gradients, and "
+        "4 bytes × the larger of the two, in which gradients are added"
+    ),
+    EVALUATED: (
+        "policy × bytes it computes in, for rollouts and validation (+ the rollout's cache), less gradients and what a "
+        "pass holds, which are not there then"
+    ),
 }
 """What an item of :func:`estimate` is computed from, in words; tokens are prompts × (P + G × R) of a pass with
 ``shared_prefix``, else completions × (P + R). Full shard divides the policy's first four by the devices."""
@@ -207,8 +215,8 @@ def estimate(sizes: Sizes, load: Load, devices: int) -> dict[str, dict[str, int]
         devices: over which ``full shard`` (FSDP, ZeRO-3) divides the policy.
 
     Returns:
-        for every strategy its items; DDP keeps a second copy of the gradients in its buckets, full shard gathers two
-        layers of the policy at a time (Rajbhandari et al. 2020, sections 5 and 7).
+        for every strategy its items; DDP keeps a second copy of the gradients in its buckets; full shard is
+        :class:`~coprs_lightning.sharding.strategy.FSDP2Strategy` (the idea: Rajbhandari et al. 2020, section 5).
     """
     state, working = state_bytes(sizes, load), working_bytes(sizes, load)
     if load.reference_offloaded:
@@ -216,11 +224,41 @@ def estimate(sizes: Sizes, load: Load, devices: int) -> dict[str, dict[str, int]
     found = {"one device": {**state, **working}}
     if devices > 1:
         found[f"DDP × {devices}"] = {**state, BUCKETS: state[GRADIENTS], **working}
-        policy = sizes.policy
-        others = sum(part.bytes for part in sizes.parts) - policy.bytes
-        divided = {WEIGHTS: state[WEIGHTS] - others, GRADIENTS: policy.trainable_bytes}
-        divided |= {OPTIMIZER: 2 * policy.trainable_bytes, REFERENCE: policy.bytes}
-        sharded = {name: value - divided[name] * (devices - 1) // devices for name, value in state.items()}
-        layers = 1 if sizes.language is None else sizes.language.layers
-        found[f"full shard × {devices}"] = {**sharded, GATHERED: 2 * policy.bytes // layers, **working}
+        found[f"full shard × {devices}"] = _full_shard(sizes, load, devices, state, working)
     return found
+
+
+def _full_shard(
+    sizes: Sizes, load: Load, devices: int, state: dict[str, int], working: dict[str, int]
+) -> dict[str, int]:
+    """What :func:`estimate` tells of full shard."""
+    policy = sizes.policy
+    others = sum(part.bytes for part in sizes.parts) - policy.bytes
+    divided = {WEIGHTS: state[WEIGHTS] - others, GRADIENTS: policy.trainable_bytes}
+    divided |= {OPTIMIZER: 2 * policy.trainable_bytes, REFERENCE: policy.bytes}
+    found = {name: value - divided[name] * (devices - 1) // devices for name, value in state.items()}
+    found[GATHERED] = gathered_bytes(sizes)
+    found |= {name: value for name, value in working.items() if name not in (CACHE, CASTS)}
+    if sizes.cast_bytes > sizes.policy_cast_bytes:
+        found[CASTS] = sizes.cast_bytes - sizes.policy_cast_bytes  # gathered weights are in half precision already
+    if sizes.language is not None:
+        later = (GATHERED, GRADIENTS, ACTIVATIONS, LOGITS, SEGMENTATION)
+        whole = policy.total * _compute_bytes(sizes) + (cache_bytes(sizes.language, load) if load.samples else 0)
+        found[EVALUATED] = max(0, whole - sum(found.get(name, 0) for name in later))
+    return found
+
+
+def gathered_bytes(sizes: Sizes) -> int:
+    """What a pass through a divided policy gathers, and what its gradients take until they are divided."""
+    groups = sizes.outside_layers + 2 * sizes.largest_layer
+    gathered = groups * _compute_bytes(sizes)
+    if not sizes.policy.trainable:
+        return gathered
+    share = sizes.policy.trainable / sizes.policy.total
+    added = 4 * max(sizes.outside_layers, sizes.largest_layer)
+    return gathered + int(share * (gathered + added))
+
+
+def _compute_bytes(sizes: Sizes) -> int:
+    """Of a gathered weight."""
+    return sizes.language.value_bytes if sizes.language else -(-sizes.policy.bytes // max(1, sizes.policy.total))

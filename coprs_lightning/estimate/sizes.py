@@ -9,6 +9,7 @@ from torch import nn
 
 from coprs_lightning.component import Component
 from coprs_lightning.model import CoprsModel
+from coprs_lightning.sharding.policy import blocks
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Sizes:
         segmentation_bytes: of one value in the segmentation parts.
         decoder_width: channels inside the decoder.
         cast_bytes: of copies of weights in another type, which mixed precision holds.
+        policy_cast_bytes: the policy's among them.
+        outside_layers: parameters of the policy in none of its layers (embeddings, projection).
+        largest_layer: parameters of the policy's largest layer.
     """
 
     parts: list[PartSize]
@@ -80,6 +84,9 @@ class Sizes:
     segmentation_bytes: int
     decoder_width: int
     cast_bytes: int = 0
+    policy_cast_bytes: int = 0
+    outside_layers: int = 0
+    largest_layer: int = 0
 
     @property
     def policy(self) -> PartSize:
@@ -106,9 +113,12 @@ def measure(model: CoprsModel) -> Sizes:
     lm: Any = getattr(model.policy, "lm", None)
     language = vision = None
     image_tokens = 0
+    layers: list[int] = []
     if lm is not None:
         language = _language(lm)
         vision, image_tokens = _vision(lm, model.policy)
+        layers = [part_size("", layer).total for layer in blocks(lm)]
+    policy_total = part_size("", model.policy).total
     heads = next((p for p in model.heatmap_head.parameters()), None)
     return Sizes(
         parts=[part_size(name, part) for name, part in parts.items()],
@@ -120,6 +130,8 @@ def measure(model: CoprsModel) -> Sizes:
         channels=model.backbone.out_channels,
         segmentation_bytes=4 if heads is None else heads.element_size(),
         decoder_width=int(getattr(model.decoder, "hidden_size", model.backbone.out_channels)),
+        outside_layers=policy_total - sum(layers),
+        largest_layer=max(layers, default=0),
     )
 
 
@@ -142,11 +154,9 @@ def with_precision(sizes: Sizes, precision: str) -> Sizes:
         return replace(_computing_in(sizes, size), parts=parts)
     if "mixed" not in precision:
         return sizes
-    casts = sum(
-        _half_of_floats(p.total, p.bytes) if p.name == "policy" else _half_of_floats(p.trainable, p.trainable_bytes)
-        for p in sizes.parts
-    )
-    return replace(_computing_in(sizes, 2), cast_bytes=casts)
+    policy = _half_of_floats(sizes.policy.total, sizes.policy.bytes)
+    others = sum(_half_of_floats(p.trainable, p.trainable_bytes) for p in sizes.parts if p.name != "policy")
+    return replace(_computing_in(sizes, 2), cast_bytes=policy + others, policy_cast_bytes=policy)
 
 
 def _computing_in(sizes: Sizes, value_bytes: int) -> Sizes:

@@ -66,6 +66,11 @@ class Objective(Component, ABC):
 
     updates_per_batch: int = 1
 
+    @property
+    def samples(self) -> bool:
+        """Whether training steps sample completions from the policy."""
+        return False
+
     def __init__(self, *, fallback_thought: str = "{question}", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.fallback_thought = fallback_thought

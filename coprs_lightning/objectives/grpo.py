@@ -126,6 +126,11 @@ class GRPOObjective(Objective):
             )
         self._current: Rollout | None = None
 
+    @property
+    def samples(self) -> bool:
+        """See :attr:`Objective.samples`."""
+        return True
+
     # -- around training ---------------------------------------------------------------------------------------------
 
     def prepare(self, model: CoprsModel) -> None:

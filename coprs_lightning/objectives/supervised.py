@@ -65,6 +65,11 @@ class SupervisedObjective(Objective):
         self.own_temperature = own_temperature
         self.max_new_tokens = max_new_tokens
 
+    @property
+    def samples(self) -> bool:
+        """See :attr:`Objective.samples`."""
+        return self.own_completions_every > 0
+
     def _uses_own(self, step: int) -> bool:
         every = self.own_completions_every
         return every > 0 and step >= self.own_completions_from and step % every == 0

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 PASS = "sharded_pass"
 """Attribute of a sharded transformers model: its pass below the projection to words, as a forward pass of FSDP's."""
+
+START = "sharded_start"
+"""Attribute of a sharded transformers model: a forward pass of FSDP's that computes nothing."""
 
 _GATHERED = "sharding_gathered"
 
@@ -65,6 +69,9 @@ def gather(module: nn.Module) -> None:
     parts = sharded_parts(module)
     if not parts or module.__dict__.get(_GATHERED, False):
         return
+    # a pass of the whole must come first, for FSDP takes the first module that it sees for the outermost
+    with torch.no_grad():
+        getattr(module, START)()
     for part in parts:
         part.unshard()
     for part in parts[1:]:  # the outermost keeps its own in any case

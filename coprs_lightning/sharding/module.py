@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 
 from coprs_lightning.sharding.gather import gather, is_sharded, release
@@ -88,7 +89,7 @@ class Shardable(pl.LightningModule):
         from coprs_lightning.sharding.replicated import clip_by_norm, clip_by_value
 
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        by_value = gradient_clip_algorithm is not None and str(gradient_clip_algorithm).endswith("value")
+        by_value = gradient_clip_algorithm == GradClipAlgorithmType.VALUE
         clip: Callable[[list[nn.Parameter], float], Any] = clip_by_value if by_value else clip_by_norm
         clip(parameters, gradient_clip_val)
 

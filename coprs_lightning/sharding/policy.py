@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from coprs_lightning.sharding.gather import PASS, is_sharded, sharded_parts, stop_recording
+from coprs_lightning.sharding.gather import PASS, START, is_sharded, sharded_parts, stop_recording
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -67,7 +67,9 @@ def shard_policy(policy: Policy, mesh: DeviceMesh, *, precision: str, trained: b
         fully_shard(block, reshard_after_forward=True, **options)
     fully_shard(lm, reshard_after_forward=False, **options)
     lm.__dict__[PASS] = lambda *args, **kwargs: lm.model(*args, **kwargs)
-    register_fsdp_forward_method(lm, PASS)
+    lm.__dict__[START] = lambda: None
+    for method in (PASS, START):
+        register_fsdp_forward_method(lm, method)
     if not trained:
         stop_recording(sharded_parts(lm))
 

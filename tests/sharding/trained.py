@@ -22,20 +22,22 @@ from torch.utils.data import DataLoader
 
 from coprs_lightning.module import CoprsModule, OptimizerOptions
 from coprs_lightning.objectives import GRPOObjective, SupervisedObjective
+from coprs_lightning.policies import Policy
 from coprs_lightning.policies.lora import LoraOptions
 from coprs_lightning.rl.advantages import DrGRPOAdvantages
+from coprs_lightning.rl.rollouts import TransformersRollout
 from coprs_lightning.sharding.strategy import FSDP2Strategy
-from coprs_lightning.structures import SegmentationBatch
+from coprs_lightning.structures import Completions, Prompts, SegmentationBatch
 from datamodules.collate import FrameCollator
 from tests.conftest import REPO
 from tests.objectives.replay import ReplayRollout
-from tests.parts import FRAME, rectangle, small_model, small_policy
+from tests.parts import FRAME, SIZES, rectangle, small_model, small_policy
 
 GLOBAL_BATCH = 4
 
 
 class Watch(pl.Callback):
-    """The loss of every step, averaged over the processes, and the norm of all gradients after clipping."""
+    """The loss of every step, averaged over the processes."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -46,6 +48,15 @@ class Watch(pl.Callback):
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         self.losses.append(float(loss))
+
+
+class UnequalRollout(TransformersRollout):
+    """Samples completions that are longer in the second process."""
+
+    def sample(self, policy: Policy, prompts: Prompts, num_generations: int) -> Completions:
+        """See :meth:`RolloutEngine.sample`."""
+        self.max_new_tokens = 3 + 9 * int(os.environ.get("RANK", 0))
+        return super().sample(policy, prompts, num_generations)
 
 
 def batches(steps: int, rank: int, world: int) -> list[SegmentationBatch]:
@@ -62,12 +73,16 @@ def batches(steps: int, rank: int, world: int) -> list[SegmentationBatch]:
 def module_of(options: dict[str, Any]) -> CoprsModule:
     """The model with an objective, every part at a learning rate of its own."""
     policy_options = dict(options.get("policy", {}))
+    if policy_options.get("config_overrides") == "untied":
+        text = {**SIZES["text_config"], "tie_word_embeddings": False}
+        policy_options["config_overrides"] = {**SIZES, "text_config": text, "tie_word_embeddings": False}
     if "lora" in policy_options:
         policy_options["lora"] = LoraOptions(**policy_options["lora"])
     model = small_model(policy=small_policy(**policy_options))
     model.heatmap_head.lr_multiplier, model.decoder.lr_multiplier = 25.0, 5.0
     if options.get("objective") == "grpo":
-        given = {"num_generations": 4, "rollout": ReplayRollout(), "advantages": DrGRPOAdvantages(), "beta": 0.2}
+        rollout = UnequalRollout() if options.get("unequal") else ReplayRollout()
+        given = {"num_generations": 4, "rollout": rollout, "advantages": DrGRPOAdvantages(), "beta": 0.2}
         objective: Any = GRPOObjective(**{**given, **options.get("objective_args", {})})
     else:
         objective = SupervisedObjective(**options.get("objective_args", {}))
@@ -92,7 +107,8 @@ def train(options: dict[str, Any]) -> None:
 
     Args:
         options: ``strategy`` (``fsdp``, ``ddp``, ``auto``), ``steps``, ``of`` (steps of the schedule), ``out`` (file),
-            ``save`` and ``load`` (checkpoints), ``full`` (one file), ``policy``, ``objective``, ``objective_args``.
+            ``skip`` (first steps' batches left out), ``save`` and ``load`` (checkpoints), ``full`` (one file),
+            ``policy``, ``objective``, ``objective_args``, ``clip``, ``accumulate``, ``precision``, ``unequal``.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     module, watch = module_of(options), Watch()
@@ -101,8 +117,9 @@ def train(options: dict[str, Any]) -> None:
         devices=world,
         strategy=strategy_of(options["strategy"], options.get("full", False)),
         max_steps=options["steps"],
-        max_epochs=1,
+        max_epochs=2,
         gradient_clip_val=options.get("clip", 0.5),
+        gradient_clip_algorithm=options.get("clip_by", "norm"),
         accumulate_grad_batches=options.get("accumulate", 1),
         precision=options.get("precision", "32-true"),
         use_distributed_sampler=False,
@@ -114,8 +131,7 @@ def train(options: dict[str, Any]) -> None:
         callbacks=[watch],
     )
     given = batches(options.get("of", options["steps"]), rank, world)
-    if "load" in options and options.get("skip"):
-        given = given[options["skip"] :]
+    given = given[options.get("skip", 0) :]
     loader: Any = DataLoader(given, batch_size=None)  # type: ignore[arg-type]
     trainer.fit(module, loader, ckpt_path=options.get("load"), weights_only=True)
     if "save" in options:
@@ -125,16 +141,16 @@ def train(options: dict[str, Any]) -> None:
         torch.save({"losses": watch.losses, "state": state}, options["out"])
 
 
-def launch(processes: int, **options: Any) -> dict[str, Any]:
-    """Train in new processes; the losses and the weights.
+def launch(processes: int, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train in new processes, one case after the other; losses and weights of each.
 
     Args:
         processes: how many.
-        options: see :func:`train`.
+        cases: options of :func:`train`.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [*command, "-m", "tests.sharding.trained", json.dumps(options, default=str)],
+        [*command, "-m", "tests.sharding.trained", json.dumps(cases, default=str)],
         cwd=REPO,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)},
         capture_output=True,
@@ -143,9 +159,16 @@ def launch(processes: int, **options: Any) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    found: dict[str, Any] = torch.load(options["out"])
+    return [torch.load(case["out"]) for case in cases]
+
+
+def alone(case: dict[str, Any]) -> dict[str, Any]:
+    """Train in this process, with Lightning's plain strategy unless the case names another."""
+    train({"strategy": "auto", **case})
+    found: dict[str, Any] = torch.load(case["out"])
     return found
 
 
 if __name__ == "__main__":
-    train(json.loads(sys.argv[1]))
+    for given in json.loads(sys.argv[1]):
+        train(given)
