@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coprs_lightning.cli_configs import find_config, load_yaml, shipped_configs
+from coprs_lightning.cli_configs import find_config, load_yaml, options, shipped_configs
 from coprs_lightning.cli_schema import suggest
 from coprs_lightning.commands import UsageError
 
@@ -198,6 +198,37 @@ def _check_conflicts(cell: Cell) -> None:
                     "would not be what its name says. Use --mode one-at-a-time, or axes that do not overlap."
                 )
             seen[option] = (variant.file, value)
+
+
+def check_overrides(cells: list[Cell], extra: list[str]) -> None:
+    """Refuse options for all cells that overwrite what an overlay sets: they come after it.
+
+    Args:
+        cells: all of them.
+        extra: options of `coprs fit`.
+
+    Raises:
+        UsageError: naming the option and the file.
+    """
+    files = {variant.file: axis for cell in cells for axis, variant in cell.chosen if variant.file is not None}
+    for option in options(extra):
+        name = _short(option.name.lstrip("-").rstrip("+"))
+        for file, axis in files.items():
+            set_there = next((leaf for leaf, _ in leaves(load_yaml(file)) if _within(_short(leaf), name)), None)
+            if set_there is not None:
+                raise UsageError(
+                    f"{option.name} would overwrite {set_there} of {file} in every cell, and --axis {axis} would "
+                    "compare nothing. Leave the option out, or set it in the overlays."
+                )
+
+
+def _short(name: str) -> str:
+    """A full name as the command line also takes it, without ``init_args``."""
+    return name.replace(".init_args", "")
+
+
+def _within(leaf: str, option: str) -> bool:
+    return leaf == option or leaf.startswith(f"{option}.")
 
 
 def leaves(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

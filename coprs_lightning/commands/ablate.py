@@ -95,7 +95,7 @@ def make_plan(args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     Raises:
         UsageError: for what cannot be understood.
     """
-    from coprs_lightning.ablation.axes import cells_of, parse_axes
+    from coprs_lightning.ablation.axes import cells_of, check_overrides, parse_axes
     from coprs_lightning.ablation.plan import Plan, check_extra
     from coprs_lightning.ablation.slurm import slurm_options
     from coprs_lightning.cli_configs import find_config, resolve_names
@@ -109,11 +109,13 @@ def make_plan(args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
         )
     check_extra(words)
     axes = parse_axes(args.axis)
+    cells = cells_of(axes, args.mode)
+    check_overrides(cells, words)
     plan = Plan(
         output=_output(args),
         axes=axes,
         mode=args.mode,
-        cells=cells_of(axes, args.mode),
+        cells=cells,
         seeds=parse_seeds(args.seeds),
         configs=[find_config(name) for name in args.config],
         extra=resolve_names(words),

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from coprs_lightning.ablation.axes import Axis, Cell, Variant, cells_of, find_overlay, leaves, parse_axes
+from coprs_lightning.ablation.axes import (
+    Axis,
+    Cell,
+    Variant,
+    cells_of,
+    check_overrides,
+    find_overlay,
+    leaves,
+    parse_axes,
+)
 from coprs_lightning.cli_configs import shipped_configs
 from coprs_lightning.commands import UsageError
 from tests.tiny import write_config
@@ -124,6 +133,20 @@ def test_a_cell_whose_overlays_contradict_each_other_is_refused(here: Path) -> N
     assert "cell heatmap_head=film,num_heads=heads: heads.yaml sets model.heatmap_head.class_path" in str(caught.value)
     assert "to 'cross', and film.yaml to 'film'" in str(caught.value)
     assert len(cells_of(axes, "one-at-a-time")) == 3
+
+
+@pytest.mark.parametrize(
+    "option", ["--model.heatmap_head.init_args.dim", "--model.heatmap_head.dim", "--model.heatmap_head", "--model"]
+)
+def test_an_option_that_would_overwrite_an_overlay_is_refused(option: str, here: Path) -> None:
+    overlay(here / "wide.yaml", heatmap_head={"class_path": "x", "init_args": {"dim": 8}})
+    cells = cells_of(parse_axes(["heatmap_head=wide.yaml"]), "grid")
+    others = ["--model.heatmap_head.dims", "4", "--model.decoder", "x", "--trainer.max_steps=5"]
+    check_overrides(cells, others)
+    with pytest.raises(
+        UsageError, match=rf"{option} would overwrite model\.heatmap_head\..* of wide\.yaml in every cell"
+    ):
+        check_overrides(cells, [*others, option, "4"])
 
 
 def test_leaves_are_named_in_full() -> None:
