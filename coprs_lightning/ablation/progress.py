@@ -6,11 +6,13 @@ import csv
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coprs_lightning.ablation.plan import Run
-from coprs_lightning.ablation.results import collect
-from coprs_lightning.ablation.state import State, failure_of, read_json, state_of
+from coprs_lightning.ablation.results import metric_of
+from coprs_lightning.ablation.state import State, failure_of, read_json, results_of, state_of
+from coprs_lightning.ablation.statistics import Summary, summary
 from coprs_lightning.ablation.tables import mean_text
 from coprs_lightning.cli_errors import note
 
@@ -39,6 +41,7 @@ class Progress:
         self.cells, self.runs, self.metric = list(cells), list(runs), metric
         self.began = time.monotonic()
         self.states = {run.folder: state_of(run) for run in runs}
+        self._values: dict[Path, float | None] = {}
 
     def update(self) -> None:
         """Look at the runs again."""
@@ -53,17 +56,24 @@ class Progress:
         done = sum(state is State.FINISHED for state in self.states.values())
         more = ""
         if state is State.FINISHED:
-            told = collect([run.cell], [run], [self.metric]).rows[0].metrics[self.metric]
-            more = f", {self.metric} {mean_text(told)}"
+            more = f", {self.metric} {mean_text(self._so_far([run]))}"
         elif state is State.FAILED:
             more = f": {failure_of(run)}"
         note(f"{run.name}: {state.value}{more}  ({done} of {len(self.runs)} finished, {_clock(self.began)})")
+
+    def _so_far(self, runs: Sequence[Run]) -> Summary:
+        values = []
+        for run in runs:
+            if self.states[run.folder] is State.FINISHED:
+                if run.folder not in self._values:
+                    self._values[run.folder] = metric_of(results_of(run), self.metric)
+                values.append(self._values[run.folder])
+        return summary([value for value in values if value is not None])
 
     def table(self) -> Table:
         """All cells with a mark for every seed."""
         from rich.table import Table
 
-        rows = {row.cell: row for row in collect(self.cells, self.runs, [self.metric]).rows}
         done = sum(state is State.FINISHED for state in self.states.values())
         title = f"{done} of {len(self.runs)} runs finished, {_clock(self.began)}"
         table = Table("cell", "seeds", self.metric, "now", title=title, title_justify="left")
@@ -71,7 +81,7 @@ class Progress:
             own = [run for run in self.runs if run.cell == cell]
             marks = " ".join(_MARKS[self.states[run.folder]] for run in own)
             now = [f"seed {run.seed}: {_step(run)}" for run in own if self.states[run.folder] is State.RUNNING]
-            table.add_row(cell, marks, mean_text(rows[cell].metrics[self.metric]), ", ".join(now))
+            table.add_row(cell, marks, mean_text(self._so_far(own)), ", ".join(now))
         return table
 
 

@@ -89,12 +89,12 @@ def collect(cells: Sequence[str], runs: Sequence[Run], metrics: Sequence[str]) -
             )
         )
     finished = [content for content in contents.values() if content]
-    absent = {m: _names(finished) for m in metrics if finished and all(_metric(c, m) is None for c in finished)}
+    absent = {m: _names(finished) for m in metrics if finished and all(metric_of(c, m) is None for c in finished)}
     return Results(list(metrics), rows, list(runs), absent)
 
 
 def _values(cell: str, contents: dict[Run, dict[str, Any]], metric: str) -> dict[int, float]:
-    found = {run.seed: _metric(content, metric) for run, content in contents.items() if run.cell == cell}
+    found = {run.seed: metric_of(content, metric) for run, content in contents.items() if run.cell == cell}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
@@ -102,7 +102,7 @@ def _difference(cell: str, values: dict[str, dict[int, float]]) -> Difference:
     return Difference(0, None, None, None) if cell == BASE else paired_difference(values[cell], values.get(BASE, {}))
 
 
-def _metric(content: dict[str, Any], name: str) -> float | None:
+def metric_of(content: dict[str, Any], name: str) -> float | None:
     """A number of a run's ``results.json`` by the name under which it is logged."""
     name = name.removeprefix("val/")
     value = (
@@ -115,7 +115,7 @@ def _metric(content: dict[str, Any], name: str) -> float | None:
 
 def _names(contents: list[dict[str, Any]]) -> list[str]:
     kinds = {f"val/giou/{kind}" for content in contents for kind in content.get("by_kind", {})}
-    own = {f"val/{name}" for content in contents for name in content if _metric(content, name) is not None}
+    own = {f"val/{name}" for content in contents for name in content if metric_of(content, name) is not None}
     return sorted(own) + sorted(kinds)
 
 

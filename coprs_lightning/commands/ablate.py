@@ -22,7 +22,7 @@ FAILED = 3
 """Exit status where some runs failed and the others have their table."""
 
 _MODES = ("grid", "one-at-a-time")
-_SECONDS = {"local": 0.3, "slurm": 3.0}
+_SECONDS = {"local": 0.5, "slurm": 3.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

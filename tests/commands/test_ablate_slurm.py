@@ -94,6 +94,17 @@ def test_a_failing_cell_is_reported_and_the_others_have_their_table(cluster: Clu
     assert [cell["states"] for cell in results(here)["cells"]] == [{"1": "finished"}, {"1": "failed"}]
 
 
+def test_a_cell_runs_on_two_nodes(cluster: Cluster, here: Path) -> None:
+    two = ["--trainer.num_nodes", "2", "--trainer.strategy", "ddp"]
+    status, _, told = ablate(cluster, here, *two)
+    assert status == 0, told
+    provenance = next((here / "out" / "cells" / "base" / "seed-1").glob("logs/*/provenance.json"))
+    machine = json.loads(provenance.read_text())["machine"]
+    assert (machine["world_size"], machine["nodes"]) == (2, 2)
+    script = next((here / "out" / "slurm").glob("*/*_submission.sh")).read_text()
+    assert "#SBATCH --nodes=2" in script
+
+
 def test_an_array_outlives_a_kill_and_is_waited_for(cluster: Cluster, here: Path) -> None:
     first = start(cluster, here)
     wait_for_status(here, "running", first)
