@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,9 @@ def load_pieces(path: Path, state: dict[str, Any], *, alone: bool = False) -> No
             plain = torch.load(value, map_location="cpu", weights_only=True)
             _put(self.original_state_dict, self.mappings[read_item.dest_index.fqn], plain)
 
-    load(state, storage_reader=Reader(path), planner=Planner(), no_dist=alone)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # alone is what is meant
+        load(state, storage_reader=Reader(path), planner=Planner(), no_dist=alone)
 
 
 def read_sharded(path: Path, *, optimizers: bool = False) -> dict[str, Any]:
@@ -234,7 +237,3 @@ def _put(root: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
             at[key] = inside = [] if isinstance(following, int) else {}
         at = inside
 
-
-def tensors_of(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of :func:`read_sharded`."""
-    return dict(state[_WEIGHTS])

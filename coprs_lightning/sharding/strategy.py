@@ -134,12 +134,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
         rest = read_rest(path)
         module: Any = self.lightning_module
-        saved = _saved_names(path)
         weights: dict[str, Any] = get_model_state_dict(module)
-        known = {name: value for name, value in weights.items() if name in saved}
-        load_pieces(path, {"state_dict": known})
-        unknown = {name: torch.empty(0) for name in saved if name not in weights}  # refused by name, as in any other
-        module.load_state_dict({**known, **unknown}, strict=module.strict_loading)
+        _check_same_weights(path, weights)
+        load_pieces(path, {"state_dict": weights})
+        module.load_state_dict(weights)
         for number, optimizer in enumerate(self.optimizers):
             name = f"optimizer_{number}"
             own = {name: get_optimizer_state_dict(module, optimizer)}
@@ -168,10 +166,25 @@ class FSDP2Strategy(ModelParallelStrategy):
         return content
 
 
-def _saved_names(path: Path) -> set[str]:
-    """Names of the weights in a sharded checkpoint."""
-    places = read_index(path).planner_data.values()
-    return {str(place[1]) for place in places if place[0] == "state_dict"}
+def _check_same_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse a sharded checkpoint of another model, before anything is loaded.
+
+    Raises:
+        RuntimeError: as ``load_state_dict`` does, naming what differs.
+    """
+    index = read_index(path)
+    places = {place[1]: name for name, place in index.planner_data.items() if place[0] == "state_dict"}
+    problems = [f"Missing key: {name}" for name in weights if name not in places]
+    problems += [f"Unexpected key: {name}" for name in places if name not in weights]
+    for name, value in weights.items():
+        if name in places and tuple(index.state_dict_metadata[places[name]].size) != tuple(value.shape):
+            there = tuple(index.state_dict_metadata[places[name]].size)
+            problems.append(f"size mismatch: {name} is {there} in the checkpoint, {tuple(value.shape)} in the model")
+    if problems:
+        raise RuntimeError(
+            f"Error(s) in loading state_dict from {path}: it is a checkpoint of another model, so nothing was loaded. "
+            f"{len(problems)} weights differ: {'; '.join(problems[:8])}"
+        )
 
 
 def _remove(path: Path) -> None:

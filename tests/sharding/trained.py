@@ -37,10 +37,11 @@ GLOBAL_BATCH = 4
 
 
 class Watch(pl.Callback):
-    """The loss of every step, averaged over the processes."""
+    """The loss of every step, averaged over the processes; saves after steps that are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, save_at: dict[int, str]) -> None:
         self.losses: list[float] = []
+        self.save_at = save_at
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         loss = outputs["logs"]["loss"].detach().clone()
@@ -48,6 +49,8 @@ class Watch(pl.Callback):
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         self.losses.append(float(loss))
+        if trainer.global_step in self.save_at:
+            trainer.save_checkpoint(self.save_at[trainer.global_step])
 
 
 class UnequalRollout(TransformersRollout):
@@ -107,17 +110,18 @@ def train(options: dict[str, Any]) -> None:
 
     Args:
         options: ``strategy`` (``fsdp``, ``ddp``, ``auto``), ``steps``, ``of`` (steps of the schedule), ``out`` (file),
-            ``skip`` (first steps' batches left out), ``save`` and ``load`` (checkpoints), ``full`` (one file),
+            ``skip`` (first steps' batches left out), ``save_at`` (checkpoints by step), ``load``, ``full`` (one file),
             ``policy``, ``objective``, ``objective_args``, ``clip``, ``accumulate``, ``precision``, ``unequal``.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    module, watch = module_of(options), Watch()
+    saves = {int(step): path for step, path in options.get("save_at", {}).items()}
+    module, watch = module_of(options), Watch(saves)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world,
         strategy=strategy_of(options["strategy"], options.get("full", False)),
         max_steps=options["steps"],
-        max_epochs=2,
+        max_epochs=3,
         gradient_clip_val=options.get("clip", 0.5),
         gradient_clip_algorithm=options.get("clip_by", "norm"),
         accumulate_grad_batches=options.get("accumulate", 1),
@@ -134,8 +138,6 @@ def train(options: dict[str, Any]) -> None:
     given = given[options.get("skip", 0) :]
     loader: Any = DataLoader(given, batch_size=None)  # type: ignore[arg-type]
     trainer.fit(module, loader, ckpt_path=options.get("load"), weights_only=True)
-    if "save" in options:
-        trainer.save_checkpoint(options["save"])
     state = whole_state(module)
     if trainer.is_global_zero:
         torch.save({"losses": watch.losses, "state": state}, options["out"])
