@@ -169,6 +169,11 @@ def test_a_part_of_the_papers_size_takes_a_step_in_a_small_model(axis_and_name: 
     assert cli.trainer.global_step == 1
 
 
+def test_the_documentation_lists_every_axis() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (REPO / "docs" / "ablation.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted({path.parent.name for path in overlays()})
+
+
 def test_the_policies_are_those_of_the_complete_models() -> None:
     for name in ("qwen25vl_3b", "qwen3vl_4b", "llava15_7b"):
         given = yaml.safe_load((ABLATION / "policy" / f"{name}.yaml").read_text())["model"]["policy"]["init_args"]
