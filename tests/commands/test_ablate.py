@@ -200,3 +200,9 @@ def test_a_config_that_was_edited_is_run_again_and_the_old_run_is_kept(
 
 def started_results() -> list[Path]:
     return sorted(Path("out").glob("cells/base/*/results.json"))
+
+
+def test_options_with_a_seed_are_checked_for_every_seed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "start-1.ckpt").touch()
+    more = ["--seeds", "2", "--data.init_args.seed", "{seed}", "--model.init_from", "start-{seed}.ckpt"]
+    assert "cell base: model.init_from: there is no start-2.ckpt to start from" in refused(words(*more), capsys)
