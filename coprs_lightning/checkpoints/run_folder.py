@@ -81,8 +81,8 @@ def run_checkpoints(path: str | Path) -> list[Path]:
 def _refuse_deepspeed(path: Path) -> None:
     if (path / "zero_to_fp32.py").is_file() or any(path.glob("checkpoint/mp_rank_*")):
         raise CommandError(
-            f"{path} is a checkpoint of DeepSpeed: a folder with the pieces of every process, which only a run with the "
-            "same strategy reads. Make one file of it with `from lightning.pytorch.utilities.deepspeed import "
+            f"{path} is a checkpoint of DeepSpeed: a folder with the pieces of every process, which only a run with "
+            "the same strategy reads. Make one file of it with `from lightning.pytorch.utilities.deepspeed import "
             "convert_zero_checkpoint_to_fp32_state_dict`, and give that file."
         )
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from coprs_lightning.commands import CommandError
 
@@ -143,10 +142,15 @@ def load_pieces(path: Path, state: dict[str, Any], *, alone: bool = False) -> No
         path: the folder.
         state: nested dicts of tensors and plain values; changed in place.
         alone: this process reads by itself; otherwise all processes have to.
+
+    Raises:
+        CommandError: for a checkpoint that is damaged, or holds more than data.
     """
-    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     class Reader(FileSystemReader):
         """Reads the index as :func:`read_index` does."""
@@ -166,7 +170,11 @@ def load_pieces(path: Path, state: dict[str, Any], *, alone: bool = False) -> No
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # alone is what is meant
-        load(state, storage_reader=Reader(path), planner=Planner(), no_dist=alone)
+        try:
+            load(state, storage_reader=Reader(path), planner=Planner(), no_dist=alone)
+        except CheckpointException as error:  # no Exception: torch would have it pass by everything
+            failure = str(next(iter(error.failures.values()))[0]).strip().splitlines()[0]
+            raise CommandError(f"{path} cannot be loaded (damaged, or it holds code): {failure}") from error
 
 
 def read_sharded(path: Path, *, optimizers: bool = False) -> dict[str, Any]:
@@ -236,4 +244,3 @@ def _put(root: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
         if inside is None:
             at[key] = inside = [] if isinstance(following, int) else {}
         at = inside
-

@@ -10,13 +10,19 @@ from callbacks.provenance import git_revision, package_versions
 from coprs_lightning.checkpoints.folder import CONFIG
 from coprs_lightning.checkpoints.loading import Opened
 from coprs_lightning.checkpoints.records import run_of, run_provenance
+from coprs_lightning.checkpoints.sharded import INDEX, REST, is_sharded_checkpoint
 
 
 def checksum(path: Path) -> str:
-    """The sha256 of a checkpoint file; of an exported folder that of its ``sha256sum config.yaml *.safetensors``."""
+    """The sha256 of a checkpoint file; of a folder that of its ``sha256sum``.
+
+    In an exported folder of ``config.yaml *.safetensors``, in a sharded checkpoint of ``.metadata *.distcp meta.pt``.
+    """
     if path.is_file():
         return _file_sum(path)
     files = [path / CONFIG, *sorted(path.glob("*.safetensors"))]
+    if is_sharded_checkpoint(path):
+        files = [path / INDEX, *sorted(path.glob("*.distcp")), path / REST]
     lines = "".join(f"{_file_sum(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -12,9 +12,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 class ZeRO3Strategy(DeepSpeedStrategy):
     """Divides weights, gradients and optimizer states of the whole model among all GPUs, by DeepSpeed.
 
-    :class:`~coprs_lightning.sharding.strategy.FSDP2Strategy` is what this project is tested with. This one is for teacher
-    forced training on clusters that are set up for DeepSpeed: under ZeRO-3 every pass waits for all processes, so they
-    cannot decode completions of different lengths.
+    :class:`~coprs_lightning.sharding.strategy.FSDP2Strategy` is what this project is tested with. This one is for
+    teacher-forced training on clusters that are set up for DeepSpeed: under ZeRO-3 every pass waits for all processes,
+    so they cannot decode completions of different lengths.
 
     Args:
         offload_optimizer: keep optimizer states in CPU memory.
@@ -59,6 +59,6 @@ def refuse_decoding(module: Any) -> None:
     if found:
         raise ValueError(
             f"{' and '.join(found)}, but under DeepSpeed ZeRO-3 every pass waits for all processes: completions of "
-            "different lengths would make them wait for ever. Take trainer/fsdp.yaml; or train with SupervisedObjective "
-            "(own_completions_every: 0) and model.validation: teacher_forced."
+            "different lengths would make them wait for ever. Take trainer/fsdp.yaml; or train with "
+            "SupervisedObjective (own_completions_every: 0) and model.validation: teacher_forced."
         )

@@ -69,6 +69,7 @@ def gather(module: nn.Module) -> None:
     parts = sharded_parts(module)
     if not parts or module.__dict__.get(_GATHERED, False):
         return
+    stop_recording(parts)
     # a pass of the whole must come first, for FSDP takes the first module that it sees for the outermost
     with torch.no_grad():
         getattr(module, START)()
@@ -76,7 +77,6 @@ def gather(module: nn.Module) -> None:
         part.unshard()
     for part in parts[1:]:  # the outermost keeps its own in any case
         part.set_reshard_after_forward(False, recurse=False)
-    stop_recording(parts)
     module.__dict__[_GATHERED] = True
 
 

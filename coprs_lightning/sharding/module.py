@@ -1,4 +1,4 @@
-"""What a LightningModule does around a policy whose weights are divided: everything here is idle without a device mesh."""
+"""What a LightningModule does around a policy whose weights are divided; without a device mesh all of it is idle."""
 
 from __future__ import annotations
 

@@ -61,12 +61,13 @@ def shard_policy(policy: Policy, mesh: DeviceMesh, *, precision: str, trained: b
             "model.policy.init_args.quantization: weights of 4 or 8 bits cannot be divided among processes. Use "
             "trainer/ddp.yaml, or leave quantization out."
         )
-    policy.assets()  # while the model's class has its own name
+    policy.assets()  # kept: made while the model's class has its own name
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": _precision(lm, precision, MixedPrecisionPolicy)}
     for block in blocks(lm):
         fully_shard(block, reshard_after_forward=True, **options)
     fully_shard(lm, reshard_after_forward=False, **options)
-    lm.__dict__[PASS] = lambda *args, **kwargs: lm.model(*args, **kwargs)
+    inner: Any = lm.model
+    lm.__dict__[PASS] = lambda *args, **kwargs: inner(*args, **kwargs)
     lm.__dict__[START] = lambda: None
     for method in (PASS, START):
         register_fsdp_forward_method(lm, method)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 
 from coprs_lightning.checkpoints.sharded import (
@@ -93,7 +93,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._gather_again()
 
     def _save_pieces(self, checkpoint: dict[str, Any], path: Path) -> None:
-        from torch.distributed.checkpoint import FileSystemWriter, save
+        from torch.distributed.checkpoint.filesystem import FileSystemWriter
+        from torch.distributed.checkpoint.state_dict_saver import save
 
         beside = path.with_name(f".{path.name}.part")
         if self.is_global_zero:

@@ -6,7 +6,8 @@
 One run takes two steps and saves after the first, in pieces. Another, with other random weights, loads that checkpoint
 and takes the second step. What it loaded must be what was saved, to the bit. Its second step must be the first run's,
 as far as the device computes the same twice: the difference is told as a share of what the step changed. Weights are
-random, of the chosen size, and all of the policy's are trained; the rest is as in :mod:`tests.benchmarks.training_step`.
+random, of the chosen size, and all of the policy's are trained; the rest is as in
+:mod:`tests.benchmarks.training_step`.
 """
 
 from __future__ import annotations
@@ -138,8 +139,8 @@ def fit(options: argparse.Namespace, folder: Path, *, seed: int, load: Path | No
 
 def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     """Root of the sum of squared differences of all weights."""
-    squares = [(first[name].float() - value.float()).square().sum(dtype=torch.float64) for name, value in second.items()]
-    return float(torch.stack(squares).sum().sqrt())
+    squares = (first[name].float().sub(value.float()).double().square().sum() for name, value in second.items())
+    return float(sum(squares)) ** 0.5
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

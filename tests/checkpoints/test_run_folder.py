@@ -1,4 +1,4 @@
-"""Checkpoints of runs: pieces of several processes are told, and read once they are one file."""
+"""Checkpoints of runs are found; those of DeepSpeed are told."""
 
 from __future__ import annotations
 
@@ -6,43 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from coprs_lightning.checkpoints import load_model
 from coprs_lightning.checkpoints.run_folder import find_checkpoint, run_checkpoints
 from coprs_lightning.commands import CommandError
 
 
-def shard(trained_run: Path, folder: Path) -> None:
-    """Write a checkpoint as Lightning's FSDP strategy does with ``state_dict_type: sharded``."""
-    import torch.distributed.checkpoint as dcp
-
-    content = torch.load(trained_run / "checkpoints" / "last.ckpt", weights_only=True)
-    dcp.save({"model": content.pop("state_dict")}, checkpoint_id=folder, no_dist=True)
-    content.pop("optimizer_states")
-    torch.save(content, folder / "meta.pt")
-
-
-def test_a_sharded_checkpoint_is_told_and_read_once_it_is_one_file(trained_run: Path, tmp_path: Path) -> None:
-    from lightning.fabric.utilities.load import _load_distributed_checkpoint
-    from lightning.pytorch.utilities.consolidate_checkpoint import _format_checkpoint
-
-    pieces = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    pieces.parent.mkdir(parents=True)
-    shard(trained_run, pieces)
-    for given in (pieces, tmp_path / "run"):
-        with pytest.raises(CommandError, match=r"is a sharded checkpoint: .*consolidate_checkpoint .*last.ckpt"):
-            load_model(given, "cpu")
-    # what the command in the message does
-    torch.save(_format_checkpoint(_load_distributed_checkpoint(pieces)), tmp_path / "whole.ckpt")
-    whole, expected = load_model(tmp_path / "whole.ckpt", "cpu"), load_model(trained_run, "cpu")
-    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in whole.state_dict().items())
-
-
 def test_deepspeeds_pieces_are_told(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt" / "checkpoint").mkdir(parents=True)
     (tmp_path / "last.ckpt" / "zero_to_fp32.py").write_text("")
-    with pytest.raises(CommandError, match=r"is a sharded checkpoint: .*convert_zero_checkpoint_to_fp32_state_dict"):
+    with pytest.raises(
+        CommandError, match=r"checkpoint of DeepSpeed: .*convert_zero_checkpoint_to_fp32_state_dict"
+    ):
         find_checkpoint(tmp_path / "last.ckpt")
 
 

@@ -86,3 +86,10 @@ def test_half_precision_stays_near(tmp_path: Path) -> None:
     policy = {value.dtype for name, value in stored["state"].items() if ".lm." in name}
     assert policy == {torch.bfloat16}
     assert {value.dtype for name, value in found["state"].items() if ".lm." in name} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_processes_that_begin_with_different_weights_are_told(tmp_path: Path) -> None:
+    case = {"steps": 1, "strategy": "fsdp", "different": True, "out": tmp_path / "out.pt"}
+    with pytest.raises(AssertionError, match=r"the processes begin with different weights .*Set seed_everything"):
+        launch(2, [case])

@@ -111,11 +111,14 @@ def train(options: dict[str, Any]) -> None:
     Args:
         options: ``strategy`` (``fsdp``, ``ddp``, ``auto``), ``steps``, ``of`` (steps of the schedule), ``out`` (file),
             ``skip`` (first steps' batches left out), ``save_at`` (checkpoints by step), ``load``, ``full`` (one file),
-            ``policy``, ``objective``, ``objective_args``, ``clip``, ``accumulate``, ``precision``, ``unequal``.
+            ``policy``, ``objective``, ``objective_args``, ``clip``, ``accumulate``, ``precision``, ``unequal``,
+            ``different`` (weights that differ from process to process).
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     saves = {int(step): path for step, path in options.get("save_at", {}).items()}
     module, watch = module_of(options), Watch(saves)
+    if options.get("different"):
+        torch.nn.init.constant_(module.model.heatmap_head.q_proj.weight, rank)  # type: ignore[arg-type]
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=world,
