@@ -29,8 +29,8 @@ from coprs_lightning.model import CoprsModel
 from coprs_lightning.objectives import Objective, ObjectiveOutput, TrainingStep
 from coprs_lightning.policies import Policy
 from coprs_lightning.schedule import one_cycle_factor
-from coprs_lightning.sharding.module import Shardable
 from coprs_lightning.spec import Recorded, build
+from coprs_lightning.strategies.hooks import Shardable
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 from coprs_lightning.weightless import only_shapes
 

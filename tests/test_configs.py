@@ -115,9 +115,7 @@ def test_models(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_trainers(path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = yaml.safe_load(path.read_text())
     content = printed(["fit", "--config", str(tiny), "--trainer", str(path)], capsys)
-    assert {name: content["trainer"][name] for name in given if name != "plugins"} == {
-        name: value for name, value in given.items() if name != "plugins"
-    }
+    assert arrives({name: value for name, value in given.items() if name != "plugins"}, content["trainer"])
     cli = run(["fit", "--config", str(tiny), "--trainer", str(path), *ON_CPU, *FAST])
     assert cli.trainer.global_step == 1
 

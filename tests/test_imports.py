@@ -29,14 +29,27 @@ LAYERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PLAIN, PLAIN),
     "losses": (*PLAIN, "losses"),
     "metrics": (*PLAIN, "metrics"),
-    **{slot: (*PLAIN, slot) for slot in SLOTS},
-    "rl": (*PLAIN, "losses", "metrics", "rl"),
+    "sharding": (*PLAIN, "sharding"),
+    **{slot: (*PLAIN, "sharding", slot) for slot in SLOTS},
+    "rl": (*PLAIN, "losses", "metrics", "rl", "sharding"),
     "checkpoints": (*PLAIN, *SLOTS, "commands", "checkpoints"),  # the model's class comes from a spec
     "features": (*PLAIN, "backbones", "features"),
     "inference": (*PLAIN, *SLOTS),
     "model": (*PLAIN, *SLOTS, "checkpoints", "inference"),
     "objectives": (*PLAIN, *SLOTS, "losses", "metrics", "rl", "model", "objectives"),
-    "module": (*PLAIN, *SLOTS, "checkpoints", "features", "losses", "metrics", "rl", "model", "objectives"),
+    "strategies": (*PLAIN, "checkpoints", "rl", "sharding", "strategies"),
+    "module": (
+        *PLAIN,
+        *SLOTS,
+        "checkpoints",
+        "features",
+        "losses",
+        "metrics",
+        "rl",
+        "model",
+        "objectives",
+        "strategies",
+    ),
 }
 """What each part of the package may import from it; the command line stands above and may import all of it."""
 

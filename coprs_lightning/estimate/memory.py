@@ -216,7 +216,7 @@ def estimate(sizes: Sizes, load: Load, devices: int) -> dict[str, dict[str, int]
 
     Returns:
         for every strategy its items; DDP keeps a second copy of the gradients in its buckets; full shard is
-        :class:`~coprs_lightning.sharding.strategy.FSDP2Strategy` (the idea: Rajbhandari et al. 2020, section 5).
+        :class:`~coprs_lightning.strategies.fsdp2.FSDP2Strategy` (the idea: Rajbhandari et al. 2020, section 5).
     """
     state, working = state_bytes(sizes, load), working_bytes(sizes, load)
     if load.reference_offloaded:

@@ -1,1 +1,1 @@
-"""Training with the policy's weights divided among the processes (FSDP2), the segmentation parts in each of them."""
+"""A policy whose weights are divided among processes (FSDP2), and the parts that each of them has a copy of."""

@@ -29,7 +29,7 @@ from coprs_lightning.module import CoprsModule, OptimizerOptions
 from coprs_lightning.objectives import GRPOObjective
 from coprs_lightning.rl.rollouts import TransformersRollout
 from coprs_lightning.sharding.gather import full
-from coprs_lightning.sharding.strategy import FSDP2Strategy
+from coprs_lightning.strategies.fsdp2 import FSDP2Strategy
 from tests.benchmarks import training_step
 from tests.benchmarks.inputs import parameters_of
 from tests.benchmarks.measure import MIB, machine, memory_method, peak_bytes, report, seconds_of, synchronise

@@ -16,11 +16,11 @@ from coprs_lightning.objectives import GRPOObjective, SupervisedObjective
 from coprs_lightning.policies.log_probs import token_log_probs
 from coprs_lightning.policies.lora import LoraOptions
 from coprs_lightning.rl.references import FrozenCopyReference
-from coprs_lightning.sharding.deepspeed import ZeRO3Strategy, refuse_decoding
 from coprs_lightning.sharding.gather import gather, gathered, is_sharded, release, sharded_parts, whole_pass
 from coprs_lightning.sharding.policy import blocks, shard_policy
 from coprs_lightning.sharding.replicated import average_gradients, check_same_start, clip_by_norm, clip_by_value
-from coprs_lightning.sharding.strategy import FSDP2Strategy
+from coprs_lightning.strategies.deepspeed import ZeRO3Strategy, refuse_decoding
+from coprs_lightning.strategies.fsdp2 import FSDP2Strategy
 from tests.parts import small_model, small_policy
 from tests.policies.families import FAMILIES
 from tests.sharding.trained import module_of

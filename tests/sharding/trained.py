@@ -26,7 +26,7 @@ from coprs_lightning.policies import Policy
 from coprs_lightning.policies.lora import LoraOptions
 from coprs_lightning.rl.advantages import DrGRPOAdvantages
 from coprs_lightning.rl.rollouts import TransformersRollout
-from coprs_lightning.sharding.strategy import FSDP2Strategy
+from coprs_lightning.strategies.fsdp2 import FSDP2Strategy
 from coprs_lightning.structures import Completions, Prompts, SegmentationBatch
 from datamodules.collate import FrameCollator
 from tests.conftest import REPO

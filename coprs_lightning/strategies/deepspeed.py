@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 class ZeRO3Strategy(DeepSpeedStrategy):
     """Divides weights, gradients and optimizer states of the whole model among all GPUs, by DeepSpeed.
 
-    :class:`~coprs_lightning.sharding.strategy.FSDP2Strategy` is what this project is tested with. This one is for
+    :class:`~coprs_lightning.strategies.fsdp2.FSDP2Strategy` is what this project is tested with. This one is for
     teacher-forced training on clusters that are set up for DeepSpeed: under ZeRO-3 every pass waits for all processes,
     so they cannot decode completions of different lengths.
 
