@@ -15,9 +15,7 @@ from coprs_lightning.commands import CommandError
 def test_deepspeeds_pieces_are_told(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt" / "checkpoint").mkdir(parents=True)
     (tmp_path / "last.ckpt" / "zero_to_fp32.py").write_text("")
-    with pytest.raises(
-        CommandError, match=r"checkpoint of DeepSpeed: .*convert_zero_checkpoint_to_fp32_state_dict"
-    ):
+    with pytest.raises(CommandError, match=r"checkpoint of DeepSpeed: .*convert_zero_checkpoint_to_fp32_state_dict"):
         find_checkpoint(tmp_path / "last.ckpt")
 
 

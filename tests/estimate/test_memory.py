@@ -15,9 +15,11 @@ from coprs_lightning.estimate import FORMULAS, Load, Sizes, estimate, measure, p
 from coprs_lightning.estimate.memory import (
     CACHE,
     DECODER_WIDTHS,
+    EVALUATED,
     activation_bytes,
     cache_bytes,
     feature_bytes,
+    gathered_bytes,
     layer_bytes,
     logits_bytes,
     segmentation_bytes,
@@ -225,6 +227,27 @@ def test_full_shard_divides_the_policys_state_alone(sizes: Sizes) -> None:
     parts = [frozen if part is sizes.policy else part for part in sizes.parts]
     less = estimate(replace(sizes, parts=parts), quantised, 4)["full shard × 4"]["weights"]
     assert less == pytest.approx(others + sizes.policy.total / 2 / 4, abs=8)
+
+
+def test_full_shard_gathers_what_a_pass_needs_and_all_to_decode(sizes: Sizes) -> None:
+    policy = sizes.policy
+    assert 0 < sizes.largest_layer < sizes.outside_layers < policy.total
+    groups = sizes.outside_layers + 2 * sizes.largest_layer
+    # weights and gradients in their type, and the largest group's gradients once more where they are added
+    assert gathered_bytes(sizes) == 2 * 4 * groups + 4 * sizes.outside_layers
+    half = with_precision(sizes, "bf16-mixed")
+    assert gathered_bytes(half) == 2 * 2 * groups + 4 * sizes.outside_layers
+    found = estimate(half, LOAD, 4)
+    # gathered in half precision, so that autocast has nothing of the policy to copy
+    assert found["full shard × 4"].get("casts of weights", 0) == half.cast_bytes - half.policy_cast_bytes
+    assert found["DDP × 4"]["casts of weights"] == half.cast_bytes > half.policy_cast_bytes > 0
+    frozen = replace(policy, trainable=0, trainable_bytes=0)
+    parts = [frozen if part is policy else part for part in sizes.parts]
+    assert gathered_bytes(replace(sizes, parts=parts)) == 4 * groups
+    short = replace(LOAD, prompts=1, group=1, prompt_tokens=1, completion_tokens=1)
+    thin = replace(sizes, parts=parts, cells=1, largest_layer=0, outside_layers=0)  # a pass holds next to nothing
+    evaluated = estimate(thin, short, 4)["full shard × 4"][EVALUATED]
+    assert 0.5 * policy.bytes < evaluated <= policy.bytes
 
 
 def test_quantised_weights_count_less(sizes: Sizes) -> None:
