@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README (and of docs/evaluation.md) is run, in order, in one folder – made small by further options."""
+"""Every command and snippet of the README, and of docs/evaluation.md, is run in order in one folder – made small."""
 
 from __future__ import annotations
 
