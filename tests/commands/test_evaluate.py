@@ -166,6 +166,7 @@ def test_two_processes_give_the_same_bytes(talking: Path, tmp_path: Path) -> Non
     assert drawn == expected
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes_whatever_shards_and_workers(
     evaluated: Path, talking: Path, config: Path, tmp_path: Path
 ) -> None:
