@@ -1,5 +1,5 @@
 # Everything runs in an environment of its own; a fresh machine needs python3 ≥ 3.10 and make.
-#   make quickstart [SEED=1]   synthetic shards, training on the CPU, results
+#   make quickstart [SEED=1]   synthetic shards, training on the CPU, results, a page about them
 #   make quickstart-grpo       the quickstart's model learns on by reinforcement, beside segmentation alone
 #   make ablation-grpo         the same with reinforcement alone too, three seeds
 #   make test                  the fast tests          make test-all   the slow ones too
@@ -10,7 +10,8 @@ WORKERS ?= 2
 SEED ?= 1
 RUN ?= runs/quickstart
 GRPO_RUN ?= runs/quickstart-grpo
-DATA ?= data/synthetic
+# where configs/data/synthetic*.yaml look for it
+DATA := data/synthetic
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -61,6 +62,8 @@ quickstart: $(DATA)/train/index.json
 	$(BIN)/coprs test --ckpt_path $(RUN) --trainer.default_root_dir $(RUN) --data.init_args.test $(DATA)/generalisation \
 		--callbacks.results.init_args.path results-generalisation.json
 	$(BIN)/coprs show $(RUN)
+	$(BIN)/coprs evaluate --checkpoint $(RUN)
+	$(BIN)/coprs report $(RUN)
 
 $(DATA)/reinforce/index.json: | $(INSTALLED)
 	$(BIN)/coprs data synthetic --output $(DATA) --train 0 --val 0 --test 0 --generalisation 0 \

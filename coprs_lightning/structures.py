@@ -33,6 +33,7 @@ class Example:
         features: (C, h, w) float16 precomputed backbone features, or ``None``.
         instances: (n, H, W) bool, the objects whose union is the mask, none of them empty; ``None`` where the mask is
             one object, or empty.
+        distractors: other objects of the image that could be taken for the target, or ``None`` when unknown.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Example:
     kind: str = ""
     features: np.ndarray | None = None
     instances: np.ndarray | None = None
+    distractors: int | None = None
 
 
 @dataclass
@@ -88,6 +90,8 @@ class SegmentationBatch(_Movable):
             computed once an image; ``None`` where every frame is its own.
         original_instances: B tensors (n_i, H_i, W_i) bool, the objects whose union is the mask, or ``None`` where the
             mask is one object or empty; ``None`` where every mask of the batch is one object.
+        distractors: B numbers of objects that could be taken for the target, or ``None`` when unknown; ``None`` where
+            all are.
     """
 
     keys: list[str]
@@ -101,6 +105,7 @@ class SegmentationBatch(_Movable):
     features: Tensor | None = None
     frame_index: Tensor | None = None
     original_instances: list[Tensor | None] | None = None
+    distractors: list[int | None] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -33,6 +33,7 @@ class PackedBatch:
         single: every mask is one object.
         feature_shape: (C, h, w) of every example's float16 feature map, or ``None``.
         texts: keys, questions, reasonings and kinds.
+        distractors: see :class:`SegmentationBatch`.
         image_size: see :class:`SegmentationBatch`.
         worker: the loader's worker that made it.
         slot: its buffer there, see :mod:`datamodules.buffers`.
@@ -47,6 +48,7 @@ class PackedBatch:
     feature_shape: tuple[int, ...] | None
     texts: tuple[list[str], list[str], list[str | None], list[str]]
     image_size: int
+    distractors: list[int | None] | None = None
     worker: int = 0
     slot: int = -1
 
@@ -87,6 +89,7 @@ class PackedBatch:
             features=maps,
             frame_index=torch.tensor([self.image_index.index(i) for i in self.image_index]) if shared else None,
             original_instances=None if self.single else instances,
+            distractors=self.distractors,
         )
 
 
@@ -138,6 +141,7 @@ class Packer:
                 [example.kind for example in examples],
             ),
             image_size=self.image_size,
+            distractors=_distractors(examples),
             worker=0 if worker is None else worker.id,
             slot=slot,
         )
@@ -156,6 +160,11 @@ class FrameCollator:
     def __call__(self, examples: Sequence[Example]) -> SegmentationBatch:
         """Collate at least one example, see :meth:`Packer.__call__`."""
         return self.pack(examples).unpack()
+
+
+def _distractors(examples: Sequence[Example]) -> list[int | None] | None:
+    found = [example.distractors for example in examples]
+    return None if all(number is None for number in found) else found
 
 
 def _feature_shape(examples: Sequence[Example]) -> tuple[int, ...] | None:

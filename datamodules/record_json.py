@@ -96,7 +96,10 @@ def record_from_json(key: str, content: Any) -> ImageRecord:
         optional = {"ignore": item.get("ignore"), "reasoning": item.get("reasoning"), "kind": item.get("kind", "")}
         if not isinstance(optional["reasoning"], str | None) or not isinstance(optional["kind"], str):
             raise ValueError(f"{spot}: reasoning must be a string or null, and kind a string.")
-        targets.append(Target(**required, **optional))
+        distractors = item.get("distractors")
+        if distractors is not None and (type(distractors) is not int or distractors < 0):
+            raise ValueError(f"{spot}: distractors must be a number of objects or null, got {distractors!r:.60}.")
+        targets.append(Target(**required, **optional, distractors=distractors))
     record = ImageRecord(key=key, **{**fields, "targets": targets})
     check_record(record, runs=False)
     return record

@@ -18,6 +18,8 @@ class Target:
         ignore: RLE of pixels that count neither for nor against, or ``None``.
         reasoning: written chain of thought that leads to the target, or ``None``.
         kind: kind of question, ``""`` when unknown.
+        distractors: other objects of the image that could be taken for the target (those of its category, where the
+            source has categories), or ``None`` when unknown.
     """
 
     target_id: str
@@ -26,6 +28,7 @@ class Target:
     ignore: dict[str, Any] | None = None
     reasoning: str | None = None
     kind: str = ""
+    distractors: int | None = None
 
 
 @dataclass

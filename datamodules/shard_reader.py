@@ -293,6 +293,7 @@ def build_example(
         ignore=ignore,
         reasoning=target.reasoning,
         kind=target.kind,
+        distractors=target.distractors,
         features=features,
         instances=instances if len(instances) > 1 else None,
     )

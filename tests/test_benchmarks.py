@@ -235,6 +235,7 @@ class TestMemory:
             left = vars(training_step.arguments(memory.options_without(line)))
             assert {name for name, value in left.items() if value != vars(every)[name]} == names
 
+    @pytest.mark.slow
     def test_it_measures_in_processes_of_their_own(self, last_line: Any):
         memory.main(["--shape", "tiny", "--without", "any"])
         result = last_line()

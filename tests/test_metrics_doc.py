@@ -14,6 +14,7 @@ from callbacks.correlation import HeatmapMaskCorrelation
 from callbacks.correlation_thoughts import ThoughtMaskCorrelation
 from callbacks.iou import IoUMetrics
 from coprs_lightning.losses.segmentation import SegmentationWeights
+from coprs_lightning.metrics import Answer
 from coprs_lightning.rl.rewards import WeightedSumReward
 from tests.conftest import REPO
 
@@ -85,9 +86,14 @@ def evaluation_keys() -> set[str]:
     metrics.mask_iou.update(mask, mask, kind="colour")
     metrics.mask_iou.update(~mask, ~mask)
     metrics.heatmap_iou.update(mask, mask)
-    metrics.rates.update(["<REF_POS>"], mask[:1], mask[:1])
+    metrics.rates.update(["<REF_POS>"], mask[:1], mask[:1], mask[0, :1])
     metrics.counts.update(mask[:1], torch.ones(1))
-    return {re.sub(r"@.*", "@*", key).replace("/colour", "/*") for key in metrics.scores()}
+    logits = torch.ones(4, 4)
+    for metric in metrics.extra:
+        for target in (logits > 0, logits < 0):
+            metric.take(Answer(logits, logits, target))
+    keys = {re.sub(r"@.*", "@*", key).replace("/colour", "/*") for key in metrics.scores()}
+    return {re.sub(r"_by_\w+/\w+", "_by_*/*", key) for key in keys}
 
 
 def slots_of_the_model() -> set[str]:

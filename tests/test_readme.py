@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README is run, in order, in one folder – made small by further options."""
+"""Every command and snippet of the README, and of docs/evaluation.md, is run in order in one folder – made small."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coprs_lightning.cli import main
 from tests.checkpoints.authors_source import save_authors
 from tests.conftest import REPO
 from tests.sam_checkpoint import save_sam
 from tests.sam_original import save_original
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
+EVALUATION = (REPO / "docs" / "evaluation.md").read_text(encoding="utf-8")
 SMALL_FIT = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--data.init_args.batch_size", "4"]
 SMALLER = {
     "data synthetic": ["--train", "12", "--val", "2", "--test", "2", "--generalisation", "2", "--shards", "2"],
@@ -69,8 +71,8 @@ def smaller(words: list[str]) -> list[str]:
     return SMALLER.get(" ".join(words[:2]), SMALLER.get(words[0], []))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def snippet_with(word: str) -> str:
@@ -141,7 +143,9 @@ def test_commands_run(tmp_path: Path, realdata: Path):
         code, output = run_until(command, tmp_path, environment, "the demo is at" if words[0] == "demo" else None)
         assert code == 0, f"coprs {' '.join(words)}\n{output[-5000:]}"
         if words[0] == "export":
-            python_snippet(tmp_path, environment)
+            assert "(60, 80)" in python_snippet(snippet_with("from_pretrained"), tmp_path, environment)
+            (snippet,) = blocks("python", EVALUATION)
+            python_snippet(snippet + "\nprint(heatmap.grad.abs().sum())", tmp_path, environment)
     for name in ("mask.png", "heatmap.png", "overlay.png", "result.json"):
         assert (tmp_path / "out" / name).is_file()
 
@@ -176,9 +180,9 @@ def run_until(command: list[str], folder: Path, environment: dict[str, str], lin
         return process.wait(), "".join(seen)
 
 
-def python_snippet(folder: Path, environment: dict[str, str]) -> None:
+def python_snippet(snippet: str, folder: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", snippet_with("from_pretrained")],
+        [sys.executable, "-c", snippet],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -187,7 +191,17 @@ def python_snippet(folder: Path, environment: dict[str, str]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "(60, 80)" in done.stdout
+    return done.stdout
+
+
+def test_groupings_of_ones_own_are_logged(tmp_path: Path, tiny: Path):
+    (overlay,) = (block for block in blocks("yaml", EVALUATION) if "extra" in block)
+    (tmp_path / "overlay.yaml").write_text(overlay.replace("difficulty.json", str(tmp_path / "difficulty.json")))
+    (tmp_path / "difficulty.json").write_text('{"img00000/0": "hard"}')
+    assert main(["fit", "--config", str(tiny), "--config", str(tmp_path / "overlay.yaml")]) == 0
+    header = (tmp_path / "run" / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"val/giou_by_difficulty/hard", "val/n_by_difficulty/hard"} <= set(header)
+    assert "val/boundary_iou" not in header  # the list replaces the default one
 
 
 def test_a_reward_of_ones_own_trains(tmp_path: Path, tiny: Path):

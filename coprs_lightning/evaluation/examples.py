@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from coprs_lightning.geometry import restore
-from coprs_lightning.metrics.iou import example_iou, intersection_and_union
+from coprs_lightning.metrics import answers, example_scores
 from coprs_lightning.prompts import parse_completion
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
@@ -33,7 +30,9 @@ class ExampleRecord:
         completion_tokens: its length in tokens.
         height: of the image, pixels.
         width: of the image, pixels.
-        scores: numbers of the masks, by name.
+        objects: objects that the ground truth consists of.
+        distractors: other objects that could be taken for it, or ``None`` when unknown.
+        scores: see :func:`~coprs_lightning.metrics.example_scores`.
     """
 
     key: str
@@ -51,6 +50,8 @@ class ExampleRecord:
     completion_tokens: int
     height: int
     width: int
+    objects: int = 1
+    distractors: int | None = None
     scores: dict[str, Any] = field(default_factory=dict)
 
     def line(self, split: str, unit: str) -> dict[str, Any]:
@@ -71,14 +72,14 @@ def example_records(
         frame: side S of the frames.
         prefixed: keys begin with the name of a split, since several are read as one.
     """
-    heatmap, mask = output.union()
     slots = output.present.shape[1]
     lengths = output.completions.mask.sum(1).tolist()
     truncated = output.completions.truncated.tolist()
     found = []
-    for row, text in enumerate(output.completions.texts):
+    for row, answer in enumerate(answers(batch, output, frame)):
+        text = output.completions.texts[row]
         parsed = parse_completion(text, slots)
-        height, width = batch.original_masks[row].shape
+        height, width = answer.target.shape
         found.append(
             ExampleRecord(
                 key=batch.keys[row],
@@ -96,30 +97,9 @@ def example_records(
                 completion_tokens=int(lengths[row]),
                 height=int(height),
                 width=int(width),
-                scores=_scores(batch, row, heatmap, mask, frame),
+                objects=answer.objects,
+                distractors=answer.distractors,
+                scores=example_scores(answer),
             )
         )
     return found
-
-
-def at_original_size(logits: Tensor, batch: SegmentationBatch, row: int, frame: int) -> Tensor:
-    """Logits (B, 1, h, w) over the frames → (H, W) of one example at its image's size; the mask is ``> 0``."""
-    height, width = batch.original_masks[row].shape
-    valid_height, valid_width = batch.valid_sizes[row].tolist()
-    return restore(logits[row], (int(valid_height), int(valid_width)), (height, width), frame)[0]
-
-
-def _scores(batch: SegmentationBatch, row: int, heatmap: Tensor, mask: Tensor, frame: int) -> dict[str, Any]:
-    truth, ignore = batch.original_masks[row], batch.original_ignores[row]
-    scores: dict[str, Any] = {}
-    for prefix, logits in (("", mask), ("heatmap_", heatmap)):
-        marked = at_original_size(logits, batch, row, frame) > 0
-        intersection, union = (int(count) for count in intersection_and_union(marked, truth, ignore))
-        scores |= {
-            f"{prefix}iou": example_iou(intersection, union),
-            f"{prefix}intersection": intersection,
-            f"{prefix}union": union,
-        }
-    counted = truth if ignore is None else truth & ~ignore
-    wanted = int(counted.sum())
-    return {**scores, "target_pixels": wanted, "predicted_pixels": scores["union"] - wanted + scores["intersection"]}

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from coprs_lightning.evaluation.examples import ExampleRecord, at_original_size
+from coprs_lightning.evaluation.examples import ExampleRecord
+from coprs_lightning.geometry import restore
 from coprs_lightning.structures import SegmentationBatch, SegmentationOutput
 
 
@@ -140,9 +141,16 @@ def _candidate(
     return Candidate(
         record=record,
         image=batch.images[row].permute(1, 2, 0).cpu().numpy().copy(),
-        heatmap=at_original_size(heatmap, batch, row, frame).sigmoid().cpu().numpy(),
-        mask=(at_original_size(mask, batch, row, frame) > 0).cpu().numpy(),
+        heatmap=_at_original_size(heatmap, batch, row, frame).sigmoid().cpu().numpy(),
+        mask=(_at_original_size(mask, batch, row, frame) > 0).cpu().numpy(),
         truth=batch.original_masks[row].cpu().numpy().copy(),
         ignore=None if ignore is None else ignore.cpu().numpy().copy(),
         slots=slots,
     )
+
+
+def _at_original_size(logits: Tensor, batch: SegmentationBatch, row: int, frame: int) -> Tensor:
+    """Logits (B, 1, h, w) over the frames → (H, W) of one example at its image's size; the mask is ``> 0``."""
+    height, width = batch.original_masks[row].shape
+    valid_height, valid_width = batch.valid_sizes[row].tolist()
+    return restore(logits[row], (int(valid_height), int(valid_width)), (height, width), frame)[0]

@@ -1,23 +1,32 @@
 """Scores of a split from the records of its examples, with bootstrap intervals.
 
-Every score is a ratio of two sums over examples (gIoU: sum of IoUs over their number; cIoU: sum of intersections over
-sum of unions). Values are exactly rounded sums over records sorted by key: they depend on nothing else.
+Values are exactly rounded sums over examples, and intervals depend on the examples' scores and a seed alone: neither
+knows the order of the examples or the number of processes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from coprs_lightning.evaluation.examples import ExampleRecord
-from coprs_lightning.metrics.iou import DEFAULT_THRESHOLDS
+from coprs_lightning.metrics import Bootstrap, Ratio
+from coprs_lightning.metrics.buckets import distractor_bucket, size_bucket
+from coprs_lightning.metrics.iou import iou_ratios
+from coprs_lightning.metrics.no_target import no_target_ratios
 
-COVERAGE = 0.95
-_CHUNK = 4_000_000  # numbers drawn at a time: 32 MB
+_MEANS = ("boundary_iou", "heatmap_inside", "heatmap_entropy", "heatmap_pointing")
+
+_BUCKETS: dict[str, Callable[[ExampleRecord], str]] = {
+    "kind": lambda record: record.kind,
+    "target size": lambda record: size_bucket(record.scores["target_pixels"]),
+    "objects": lambda record: str(record.objects),
+    "distractors": lambda record: distractor_bucket(record.distractors),
+}
+_SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
@@ -37,99 +46,59 @@ class Score:
     n: int
 
 
-def ratios(records: Sequence[ExampleRecord]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numerators and denominators (n,) float64 of every score, by name; in the order of the tables."""
-    n = len(records)
-    every = np.ones(n)
+def ratios(records: Sequence[ExampleRecord]) -> dict[str, Ratio]:
+    """Every score by name, in the order of the tables; without those that no example has."""
 
     def column(name: str) -> np.ndarray:
-        return np.array([float(record.scores[name]) for record in records])
+        return np.array([record.scores[name] for record in records], dtype=np.float64)  # NaN where it is None
 
-    iou = column("iou")
-    absent = column("target_pixels") == 0
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {
-        "giou": (iou, every),
-        "ciou": (column("intersection"), column("union")),
-    }
-    found |= {f"precision@{t:g}": ((iou >= t).astype(float), every) for t in DEFAULT_THRESHOLDS}
-    found |= {
-        "heatmap_giou": (column("heatmap_iou"), every),
-        "heatmap_ciou": (column("heatmap_intersection"), column("heatmap_union")),
-    }
-    for name in ("well_formed", "truncated", "present"):
-        found[name] = (np.array([float(getattr(record, name)) for record in records]), every)
-    found["completion_tokens"] = (np.array([float(record.completion_tokens) for record in records]), every)
-    if absent.any():
-        empty = np.array([record.scores["predicted_pixels"] == 0 for record in records])
-        found["n_acc"] = ((absent & empty).astype(float), absent.astype(float))
-        found["t_acc"] = ((~absent & ~empty).astype(float), (~absent).astype(float))
-    return found
+    intersections, unions = column("intersection"), column("union")
+    heatmap = iou_ratios(column("heatmap_intersection"), column("heatmap_union"), ())
+    found = iou_ratios(intersections, unions)
+    found |= {f"heatmap_{name}": ratio for name, ratio in heatmap.items()}
+    for name in _MEANS:
+        if (known := ~np.isnan(values := column(name))).any():
+            found[name] = Ratio.mean(np.where(known, values, 0.0), among=known)
+    for name in ("well_formed", "truncated", "present", "completion_tokens"):
+        found[name] = Ratio.mean([float(getattr(record, name)) for record in records])
+    return found | no_target_ratios(intersections, unions, column("target_pixels"))
 
 
 def summarise(records: Sequence[ExampleRecord], *, seed: int, resamples: int) -> dict[str, Score]:
     """Every score of some examples.
 
     Args:
-        records: sorted by key.
+        records: the examples.
         seed: of the bootstrap.
         resamples: of the bootstrap; whole images are drawn, since questions about one image are not independent.
     """
-    if not records:
-        return {}
-    columns = ratios(records)
-    drawn = _resampled(columns, [record.image for record in records], seed, resamples)
-    scores = {}
-    for name, (numerators, denominators) in columns.items():
-        low, high = _interval(drawn[name])
-        value = _ratio(math.fsum(numerators), math.fsum(denominators))
-        scores[name] = Score(value, low, high, int((denominators > 0).sum()))
-    return scores
+    return _scored(ratios(records), records, Bootstrap(resamples, seed)) if records else {}
 
 
 def buckets(records: Sequence[ExampleRecord], *, seed: int, resamples: int) -> dict[str, dict[str, Any]]:
-    """GIoU and cIoU by kind of question; nothing where kinds are unknown.
+    """GIoU and cIoU by kind of question, size of the target, number of its objects and of its distractors.
+
+    What puts all examples into one bucket, or into none, is left out.
 
     Returns:
-        ``{"kind": {name: {"n": …, "giou": Score, "ciou": Score}}}``.
+        ``{"kind": {name: {"n": …, "giou": Score, "ciou": Score}}, …}``.
     """
     found: dict[str, dict[str, Any]] = {}
-    for kind in sorted({record.kind for record in records if record.kind}):
-        chosen = [record for record in records if record.kind == kind]
-        scores = summarise(chosen, seed=seed, resamples=resamples)
-        found.setdefault("kind", {})[kind] = {"n": len(chosen), "giou": scores["giou"], "ciou": scores["ciou"]}
+    for by, bucket in _BUCKETS.items():
+        groups: dict[str, list[ExampleRecord]] = {}
+        for record in records:
+            groups.setdefault(bucket(record), []).append(record)
+        if len(groups) < 2:
+            continue
+        groups.pop("", None)
+        found[by] = {}
+        for name in sorted(groups, key=lambda one: (_SIZES.index(one) if one in _SIZES else len(one), one)):
+            both = {key: ratio for key, ratio in ratios(groups[name]).items() if key in ("giou", "ciou")}
+            scores = _scored(both, groups[name], Bootstrap(resamples, seed))
+            found[by][name] = {"n": len(groups[name]), **scores}
     return found
 
 
-def _resampled(
-    columns: dict[str, tuple[np.ndarray, np.ndarray]], groups: Sequence[str], seed: int, resamples: int
-) -> dict[str, np.ndarray]:
-    """(resamples,) ratios of every score; none where there is a single group, which tells nothing of the spread."""
-    _, numbers = np.unique(np.array(groups), return_inverse=True)
-    count = int(numbers.max()) + 1
-    if count < 2:
-        return dict.fromkeys(columns, np.zeros(0))
-    sums = {
-        name: tuple(np.bincount(numbers, weights=part, minlength=count) for part in pair)
-        for name, pair in columns.items()
-    }
-    rng = np.random.default_rng(seed)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
-    rows = max(1, _CHUNK // count)
-    for start in range(0, resamples, rows):
-        chosen = rng.integers(0, count, (min(rows, resamples - start), count))
-        for name, (upper, lower) in sums.items():
-            with np.errstate(invalid="ignore", divide="ignore"):
-                parts[name].append(upper[chosen].sum(1) / lower[chosen].sum(1))
-    return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return math.nan, math.nan
-    low, high = np.quantile(finite, ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
-    return float(low), float(high)
-
-
-def _ratio(upper: float, lower: float) -> float:
-    return upper / lower if lower else 1.0
+def _scored(found: dict[str, Ratio], records: Sequence[ExampleRecord], bootstrap: Bootstrap) -> dict[str, Score]:
+    images = [record.image for record in records]
+    return {name: Score(ratio.value(), *bootstrap.interval(ratio, images), ratio.n) for name, ratio in found.items()}

@@ -3,7 +3,16 @@
 from coprs_lightning.metrics.answers import Answer, answers
 from coprs_lightning.metrics.bootstrap import Bootstrap
 from coprs_lightning.metrics.boundary import BoundaryIoU, boundary_counts
-from coprs_lightning.metrics.buckets import BucketIoU, ByKind, ByMaskShare, ByMaskSize, ByObjects, ByTable, Grouping
+from coprs_lightning.metrics.buckets import (
+    BucketIoU,
+    ByDistractors,
+    ByKind,
+    ByMaskShare,
+    ByMaskSize,
+    ByObjects,
+    ByTable,
+    Grouping,
+)
 from coprs_lightning.metrics.completions import CompletionRates
 from coprs_lightning.metrics.concentration import HeatmapConcentration, concentration
 from coprs_lightning.metrics.iou import SegmentationIoU, intersection_and_union
@@ -18,6 +27,7 @@ __all__ = [
     "Bootstrap",
     "BoundaryIoU",
     "BucketIoU",
+    "ByDistractors",
     "ByKind",
     "ByMaskShare",
     "ByMaskSize",

@@ -25,6 +25,7 @@ class Answer:
         question: what was asked.
         kind: kind of question, ``""`` when unknown.
         objects: objects that the ground truth consists of.
+        distractors: other objects that could be taken for it, or ``None`` when unknown.
     """
 
     mask_logits: Tensor
@@ -35,6 +36,7 @@ class Answer:
     question: str = ""
     kind: str = ""
     objects: int = 1
+    distractors: int | None = None
 
     @cached_property
     def marked(self) -> Tensor:
@@ -77,6 +79,7 @@ def answers(batch: SegmentationBatch, output: SegmentationOutput, frame: int) ->
             question=batch.questions[row],
             kind=batch.kinds[row],
             objects=_objects(batch, row),
+            distractors=None if batch.distractors is None else batch.distractors[row],
         )
 
 

@@ -103,11 +103,21 @@ class ByObjects(Grouping):
         return str(answer.objects)
 
 
+class ByDistractors(Grouping):
+    """Number of objects that could be taken for the target: ``0`` … ``4`` and ``5_or_more``; no bucket when unknown."""
+
+    name = "distractors"
+
+    def bucket(self, answer: Answer) -> str:
+        """See :meth:`Grouping.bucket`."""
+        return distractor_bucket(answer.distractors)
+
+
 class ByTable(Grouping):
-    """What a file says of each example: the number of distractors, a difficulty, who annotated it.
+    """What a file says of each example: a difficulty, a source, who annotated it.
 
     Args:
-        name: what it goes by (``distractors``).
+        name: what it goes by (``difficulty``).
         file: JSON object, key of the example → text or number. Examples that it does not name are in no bucket.
 
     Raises:
@@ -139,6 +149,13 @@ def size_bucket(pixels: int) -> str:
     if not pixels:
         return ""
     return ("small", "medium", "large")[sum(pixels >= limit for limit in COCO_AREAS)]
+
+
+def distractor_bucket(distractors: int | None) -> str:
+    """``0`` … ``4`` or ``5_or_more``; ``""`` for ``None``."""
+    if distractors is None:
+        return ""
+    return str(distractors) if distractors < 5 else "5_or_more"
 
 
 def share_bucket(pixels: int, image_pixels: int, limits: Sequence[float] = SHARES) -> str:

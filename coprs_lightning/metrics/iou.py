@@ -89,6 +89,15 @@ def precision_at(ious: Sequence[float] | np.ndarray, threshold: float) -> float:
     return Ratio.mean(np.asarray(ious) >= threshold).value()
 
 
+def iou_ratios(
+    intersections: np.ndarray, unions: np.ndarray, thresholds: Sequence[float] = DEFAULT_THRESHOLDS
+) -> dict[str, Ratio]:
+    """``giou``, ``ciou`` and ``precision@<t>`` from (n,) numbers of pixels."""
+    ious = example_ious(intersections, unions)
+    found = {"giou": Ratio.mean(ious), "ciou": ciou_ratio(intersections, unions)}
+    return found | {f"precision@{threshold:g}": Ratio.mean(ious >= threshold) for threshold in thresholds}
+
+
 class SegmentationIoU(ExampleMetric):
     """gIoU, cIoU, precision at thresholds and gIoU by kind of question, from one table of integer counts.
 
@@ -145,8 +154,7 @@ class SegmentationIoU(ExampleMetric):
         """
         intersections, unions, wanted = self.table().T
         ious = example_ious(intersections, unions)
-        found = {"giou": Ratio.mean(ious), "ciou": ciou_ratio(intersections, unions)}
-        found |= {f"precision@{threshold:g}": Ratio.mean(ious >= threshold) for threshold in self.thresholds}
+        found = iou_ratios(intersections, unions, self.thresholds)
         if (absent := wanted == 0).any():
             found["none_accuracy"] = Ratio.mean(unions == 0, among=absent)
         if self.per_kind:

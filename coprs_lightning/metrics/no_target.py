@@ -82,22 +82,41 @@ class NoTargetScores(ExampleMetric):
 
     def ratios(self) -> dict[str, Ratio]:
         """See the class; nothing where every question has a target."""
-        intersections, unions, wanted = self.table().T
-        absent = wanted == 0
-        if not absent.any():
-            return {}
-        silent = intersections + unions - wanted < self.min_pixels
-        intersections, unions = np.where(silent, 0, intersections), np.where(silent, wanted, unions)
-        ious = example_ious(intersections, unions)
-        found = {
-            "n_acc": Ratio.mean(silent, among=absent),
-            "gres_giou": Ratio.mean(ious),
-            "gres_ciou": ciou_ratio(intersections, unions),
-        }
-        if not (there := ~absent).any():
-            return found
-        found["t_acc"] = Ratio.mean(~silent, among=there)
-        found |= {f"gres_precision@{t:g}": Ratio.mean(ious >= t, among=there) for t in self.thresholds}
-        found["target_giou"] = Ratio.mean(ious, among=there)
-        found["target_ciou"] = ciou_ratio(intersections[there], unions[there])
+        return no_target_ratios(*self.table().T, min_pixels=self.min_pixels, thresholds=self.thresholds)
+
+
+def no_target_ratios(
+    intersections: np.ndarray,
+    unions: np.ndarray,
+    wanted: np.ndarray,
+    *,
+    min_pixels: int = 1,
+    thresholds: Sequence[float] = GRES_THRESHOLDS,
+) -> dict[str, Ratio]:
+    """The scores of :class:`NoTargetScores` from (n,) numbers of pixels; nothing where every question has a target.
+
+    Args:
+        intersections: shared by mask and ground truth.
+        unions: in either.
+        wanted: in the ground truth.
+        min_pixels: see the class.
+        thresholds: see the class.
+    """
+    absent = wanted == 0
+    if not absent.any():
+        return {}
+    silent = intersections + unions - wanted < min_pixels
+    intersections, unions = np.where(silent, 0, intersections), np.where(silent, wanted, unions)
+    ious = example_ious(intersections, unions)
+    found = {
+        "n_acc": Ratio.mean(silent, among=absent),
+        "gres_giou": Ratio.mean(ious),
+        "gres_ciou": ciou_ratio(intersections, unions),
+    }
+    if not (there := ~absent).any():
         return found
+    found["t_acc"] = Ratio.mean(~silent, among=there)
+    found |= {f"gres_precision@{t:g}": Ratio.mean(ious >= t, among=there) for t in thresholds}
+    found["target_giou"] = Ratio.mean(ious, among=there)
+    found["target_ciou"] = ciou_ratio(np.where(there, intersections, 0), np.where(there, unions, 0))
+    return found

@@ -64,6 +64,7 @@ class ExampleMetric(Metric, ABC):
         # torchmetrics stands in a float vector for a process without data, and int tables cannot be gathered with that
         self.rows.append(torch.zeros(0, self.width + 1, dtype=torch.int64, device=self.device))
         self.names.append(torch.zeros(0, dtype=torch.uint8, device=self.device))
+        self._kept: list[tuple[list[int], bytes]] = []
 
     def reset(self) -> None:
         """Forget all examples."""
@@ -77,17 +78,38 @@ class ExampleMetric(Metric, ABC):
             row: (width,) int64.
             name: any text that belongs to it.
         """
-        letters = torch.tensor(list(name.encode()), dtype=torch.uint8, device=self.device)
-        length = torch.tensor([len(letters)], dtype=torch.int64, device=self.device)
-        self.rows.append(torch.cat((row.to(self.device), length))[None])
-        self.names.append(letters)
+        # no tensors yet: each would take a corner of the memory that a full-size mask has just left, and the C library
+        # then asks for new memory for the next mask (hundreds of MB within one batch)
+        self._kept.append((row.tolist(), name.encode()))
+
+    def _to_states(self) -> None:
+        """Move what was kept since the last time to the states, where it can be gathered."""
+        if not self._kept:
+            return
+        rows = [[*row, len(name)] for row, name in self._kept]
+        letters = list(b"".join(name for _, name in self._kept))
+        self.rows.append(torch.tensor(rows, dtype=torch.int64, device=self.device))
+        self.names.append(torch.tensor(letters, dtype=torch.uint8, device=self.device))
+        self._kept = []
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`torchmetrics.Metric.sync`, which comes first in every ``compute``."""
+        self._to_states()
+        super().sync(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`torchmetrics.Metric.forward`, which sets the states aside for a moment."""
+        self._to_states()
+        return super().forward(*args, **kwargs)
 
     def table(self) -> np.ndarray:
         """(n, width) int64, the rows of this process, or of all of them inside ``compute``."""
+        self._to_states()
         return dim_zero_cat(self.rows)[:, : self.width].cpu().numpy()
 
     def labels(self) -> list[str]:
         """The n names."""
+        self._to_states()
         text, found, start = bytes(dim_zero_cat(self.names).tolist()), [], 0
         for length in dim_zero_cat(self.rows)[:, self.width].tolist():
             found.append(text[start : start + length].decode())

@@ -36,6 +36,7 @@ class ExampleLine:
         no_target: nothing was to be marked.
         nothing_marked: the mask is empty.
         covered: share of the target that the mask covers; ``None`` where it is not told.
+        distractors: objects that could be taken for the target; ``None`` where it is not told.
         thought_score: how right the thought is in [0, 1]; ``None`` where that is not known.
     """
 
@@ -56,6 +57,7 @@ class ExampleLine:
     no_target: bool
     nothing_marked: bool
     covered: float | None
+    distractors: int | None
     thought_score: float | None
 
 
@@ -107,6 +109,7 @@ def _line(content: dict[str, Any]) -> ExampleLine | None:
         target_share=pixels / area if pixels is not None and area else None,
         no_target=pixels == 0,
         covered=common / pixels if common is not None and pixels else None,
+        distractors=None if (others := as_number(content.get("distractors"))) is None else int(others),
         nothing_marked=as_number(content.get("predicted_pixels")) == 0,
         thought_score=None if score is None else score.value,
     )

@@ -37,6 +37,9 @@ def _split(lines: Sequence[ExampleLine]) -> str:
         parts.append(_buckets("kind of question", groups))
     sized = [(name, [one for one in lines if size(one) == name]) for name, _ in SIZES]
     parts.append(_buckets("size of the target", [group for group in sized if group[1]]))
+    numbers = sorted({one.distractors for one in lines if one.distractors is not None})
+    others = [(f"{number:,}", [one for one in lines if one.distractors == number]) for number in numbers]
+    parts.append(_buckets("objects that could be taken for the target", others))
     written = [
         ("well formed", [one for one in lines if one.well_formed]),
         ("malformed", [one for one in lines if not one.well_formed]),

@@ -140,7 +140,8 @@ def _join(ref: Ref, files: ReferFiles, seen: set[int], notes: Counter[str]) -> t
     notes["crowd annotations left out of targets that have others"] += len(crowds) if found else 0
     notes["targets of crowd annotations alone, kept"] += int(bool(crowds) and not found)
     found = found or crowds
-    return replace(ref, ann_ids=list(found)), list(found.values())
+    ref = replace(ref, ann_ids=list(found))
+    return replace(ref, distractors=files.distractors(ref)), list(found.values())
 
 
 def _job(ref: Ref, files: ReferFiles, finder: PhotoFinder, rasteriser: Rasteriser) -> ReferJob | None:

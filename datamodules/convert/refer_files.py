@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ class Ref:
         image_id: key of its image there.
         split: split value as the file has it.
         sentences: the cleaned sentences (``sent``) in order, empty ones left out.
+        distractors: other objects of its categories in the image, once that is known.
     """
 
     ref_id: int
@@ -32,6 +35,7 @@ class Ref:
     image_id: int
     split: str
     sentences: list[str]
+    distractors: int | None = None
 
 
 @dataclass
@@ -51,6 +55,21 @@ class ReferFiles:
     image_ids: dict[str, set[int]] = field(default_factory=dict)
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def _counts(self) -> Counter[tuple[Any, Any]]:
+        objects = (entry for entry in self.annotations.values() if entry.get("iscrowd") != 1)
+        return Counter((entry.get("image_id"), _category(entry)) for entry in objects)
+
+    def distractors(self, ref: Ref) -> int | None:
+        """Objects of the image, crowds left out, that share a category with the ref and are not its own.
+
+        ``None`` for a ref without annotations, and where one of them has no category.
+        """
+        own = Counter(_category(self.annotations[number]) for number in ref.ann_ids)
+        if not own or None in own:
+            return None
+        return sum(max(0, self._counts[ref.image_id, category] - number) for category, number in own.items())
 
     @property
     def splits(self) -> list[str]:
@@ -160,6 +179,11 @@ def _parse_ref(item: Any, place: int, *, several: bool) -> Ref:
             raise BadItemError("malformed ref", f"{where}: sentence {number} has no string 'sent'")
         sentences.append(text.strip())
     return Ref(item["ref_id"], ann_ids, item["image_id"], item["split"], [text for text in sentences if text])
+
+
+def _category(annotation: dict[str, Any]) -> int | None:
+    found = annotation.get("category_id")
+    return found if type(found) is int else None
 
 
 def _annotations(item: dict[str, Any], where: str) -> list[int]:

@@ -82,4 +82,5 @@ def _target(ref: Ref, segmentations: list[Any], job: ReferJob, result: Converted
         expressions=ref.sentences,
         masks=[encode_mask(mask) for mask in masks if mask.any()],
         kind="referring",
+        distractors=ref.distractors,
     )

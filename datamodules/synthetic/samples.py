@@ -118,6 +118,7 @@ class SyntheticScenes:
                 masks=[encode_mask(masks[target]) for target in question.targets],
                 reasoning=None if self.reinforce else question.thought,
                 kind=question.kind,
+                distractors=len(scene.shapes) - len(question.targets),
             )
             for number, question in enumerate(questions)
         ]

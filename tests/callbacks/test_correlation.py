@@ -161,6 +161,7 @@ def test_a_variant_has_to_say_what_it_compares(module: TinySegmenter, tmp_path: 
         trainer(tmp_path, ExampleCorrelation()).validate(module, loader(range(3)), verbose=False)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_does(tmp_path: Path) -> None:
     """Uneven shares of which two examples come twice; training points are means over both processes' batches."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -35,6 +35,11 @@ def test_frames_masks_and_originals():
     assert batch.features is None
 
 
+def test_distractors_where_they_are_known():
+    assert FrameCollator(16)([example(10, 20)]).distractors is None
+    assert FrameCollator(16)([example(10, 20), example(20, 10, distractors=0)]).distractors == [None, 0]
+
+
 def test_the_border_of_the_mask_is_soft_and_inside_the_range():
     masks = FrameCollator(16)([example(10, 20)]).masks
     assert masks.min() == 0

@@ -11,6 +11,7 @@ from tests.datamodules.build import make_sample
 
 def test_round_trip():
     record, _ = make_sample(3, targets=2, expressions=2)
+    record.targets[1].distractors = 2
     assert record_from_json(record.key, json.loads(json.dumps(record.to_json()))) == record
 
 
@@ -70,6 +71,14 @@ def test_bad_records_name_the_key(record, message):
             "reasoning must be",
         ),
         (lambda content: content | {"targets": [content["targets"][0] | {"masks": [3]}]}, "a mask must be"),
+        (
+            lambda content: content | {"targets": [content["targets"][0] | {"distractors": -1}]},
+            "distractors must be a number of objects or null, got -1",
+        ),
+        (
+            lambda content: content | {"targets": [content["targets"][0] | {"distractors": True}]},
+            "distractors must be a number of objects or null, got True",
+        ),
     ],
 )
 def test_untrusted_json(change, message):

@@ -69,7 +69,12 @@ def check(split, output, first, second, die_at):
 
 @pytest.mark.parametrize(
     ("processes", "workers"),
-    [pytest.param(1, 0, marks=pytest.mark.slow), (1, 2), pytest.param(2, 0, marks=pytest.mark.slow), (2, 2)],
+    [
+        pytest.param(1, 0, marks=pytest.mark.slow),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        pytest.param(2, 0, marks=pytest.mark.slow),
+        (2, 2),
+    ],
 )
 def test_kill_9_and_resume(split, tmp_path, processes, workers):
     """13 steps an epoch alone, 7 with two processes: the kill hits the second epoch's middle or the first's."""

@@ -20,6 +20,9 @@ def record(number: int, *, image: str | None = None, **scores: int) -> ExampleRe
     union = counts["target_pixels"] + counts["predicted_pixels"] - counts["intersection"]
     counts["union"] = union
     heat = counts["heatmap_intersection"] / 100
+    wanted = counts["target_pixels"] > 0
+    means = {"boundary_iou": rng.random(), "heatmap_entropy": rng.random()}
+    means |= {"heatmap_inside": rng.random() if wanted else None, "heatmap_pointing": float(wanted) or None}
     return ExampleRecord(
         key=f"{number:04d}/0",
         image=image or f"{number:04d}",
@@ -36,7 +39,8 @@ def record(number: int, *, image: str | None = None, **scores: int) -> ExampleRe
         completion_tokens=number,
         height=8,
         width=8,
-        scores={**counts, "iou": counts["intersection"] / union if union else 1.0, "heatmap_iou": heat},
+        distractors=None if number % 2 else number % 8,
+        scores={**counts, **means, "iou": counts["intersection"] / union if union else 1.0, "heatmap_iou": heat},
     )
 
 
@@ -51,6 +55,8 @@ def test_values_equal_the_loop() -> None:
     expected |= {f"precision@{t}": np.mean([iou >= t for iou in ious]) for t in (0.5, 0.6, 0.7, 0.8, 0.9)}
     expected["heatmap_giou"] = np.mean([one.scores["heatmap_iou"] for one in RECORDS])
     expected["heatmap_ciou"] = sum(one.scores["heatmap_intersection"] for one in RECORDS) / 4000
+    for name in ("boundary_iou", "heatmap_inside", "heatmap_entropy", "heatmap_pointing"):
+        expected[name] = np.mean([one.scores[name] for one in RECORDS])
     expected |= {"well_formed": 30 / 40, "present": np.mean([n % 7 > 0 for n in range(40)])}
     assert scores == pytest.approx(expected, abs=1e-12)
     assert summarise([], seed=0, resamples=10) == {}
@@ -64,6 +70,7 @@ def test_questions_without_a_target() -> None:
     assert (scores["n_acc"].value, scores["n_acc"].n) == (0.5, 2)
     assert (scores["t_acc"].value, scores["t_acc"].n) == (0.5, 2)
     assert found[0].scores["iou"] == 1
+    assert (scores["heatmap_inside"].n, scores["heatmap_entropy"].n) == (2, 4)  # nothing can be inside of no target
     assert "n_acc" not in summarise(RECORDS, seed=0, resamples=10)
 
 
@@ -71,11 +78,12 @@ def test_intervals_are_those_of_a_loop_over_resamples() -> None:
     scores = summarise(RECORDS, seed=3, resamples=50)
     rng = np.random.default_rng(3)
     drawn = []
+    ordered = sorted(RECORDS, key=lambda one: (one.scores["union"], one.scores["intersection"]))
     for chosen in rng.integers(0, 40, (50, 40)):
-        picked = [RECORDS[number] for number in chosen]
+        picked = [ordered[number] for number in chosen]
         drawn.append(sum(o.scores["intersection"] for o in picked) / sum(o.scores["union"] for o in picked))
     assert (scores["ciou"].low, scores["ciou"].high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
-    assert scores == summarise(RECORDS, seed=3, resamples=50)
+    assert scores == summarise(RECORDS[::-1], seed=3, resamples=50)
     assert scores["giou"].low != summarise(RECORDS, seed=4, resamples=50)["giou"].low
 
 
@@ -103,6 +111,19 @@ def test_one_image_has_no_interval() -> None:
     assert 0 < score.value < 1
     assert math.isnan(score.low)
     assert math.isnan(score.high)
+
+
+def test_buckets_by_size_and_distractors() -> None:
+    large = [record(number, target_pixels=40_000) for number in range(40, 45)]
+    found = buckets([*large, *RECORDS], seed=0, resamples=10)
+    assert {by: [*groups] for by, groups in found.items()} == {
+        "kind": ["color", "position"],
+        "target size": ["small", "large"],
+        "distractors": ["0", "2", "4", "5_or_more"],
+    }
+    assert [group["n"] for group in found["target size"].values()] == [40, 5]
+    assert found["distractors"]["5_or_more"]["n"] == 5
+    assert buckets(large[:1], seed=0, resamples=10) == {}
 
 
 def test_buckets_by_kind() -> None:

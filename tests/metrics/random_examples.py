@@ -69,7 +69,10 @@ def random_answer(seed: int) -> Answer:
         target = torch.zeros_like(target)
     ignore = torch.rand(height, width, generator=generator) > 0.9 if seed % 3 == 0 else None
     kind = KINDS[seed % len(KINDS)]
-    return Answer(logits, heatmap, target, ignore, key=f"{seed:03d}", kind=kind, objects=seed % 4)
+    distractors = None if seed % 3 else seed % 9
+    return Answer(
+        logits, heatmap, target, ignore, key=f"{seed:03d}", kind=kind, objects=seed % 4, distractors=distractors
+    )
 
 
 def every_metric() -> dict[str, ExampleMetric]:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from coprs_lightning.metrics import BucketIoU, ByKind, ByMaskShare, ByMaskSize, ByObjects, ByTable
-from coprs_lightning.metrics.buckets import share_bucket, size_bucket
+from coprs_lightning.metrics import BucketIoU, ByDistractors, ByKind, ByMaskShare, ByMaskSize, ByObjects, ByTable
+from coprs_lightning.metrics.buckets import distractor_bucket, share_bucket, size_bucket
 from tests.metrics.random_examples import random_answer
 
 
 def test_scores_equal_the_loop(tmp_path, record_property):
     table = {f"{seed:03d}": seed % 3 for seed in range(0, 40, 2)}
-    (tmp_path / "distractors.json").write_text(json.dumps(table))
-    by = [ByMaskSize(), ByMaskShare(limits=(0.1, 0.3)), ByKind(), ByObjects()]
-    metric = BucketIoU(by=[*by, ByTable(name="distractors", file=str(tmp_path / "distractors.json"))])
+    (tmp_path / "difficulty.json").write_text(json.dumps(table))
+    by = [ByMaskSize(), ByMaskShare(limits=(0.1, 0.3)), ByKind(), ByObjects(), ByDistractors()]
+    metric = BucketIoU(by=[*by, ByTable(name="difficulty", file=str(tmp_path / "difficulty.json"))])
     groups = defaultdict(list)
     for seed in range(40):
         answer = random_answer(seed)
@@ -37,20 +37,24 @@ def test_scores_equal_the_loop(tmp_path, record_property):
             groups["kind/" + ("position", "attribute")[seed % 3 - 1]].append(iou)
         groups[f"objects/{seed % 4}"].append(iou)
         if seed % 2 == 0:
-            groups[f"distractors/{seed % 3}"].append(iou)
+            groups[f"difficulty/{seed % 3}"].append(iou)
+        if seed % 3 == 0:
+            groups[f"distractors/{seed % 9 if seed % 9 < 5 else '5_or_more'}"].append(iou)
     expected = {f"giou_by_{name}": np.mean(ious) for name, ious in groups.items()}
     expected |= {f"n_by_{name}": len(ious) for name, ious in groups.items()}
     got = {name: float(value) for name, value in metric.compute().items()}
     assert set(got) == set(expected)
     assert {"giou_by_size/small", "giou_by_size/medium", "giou_by_share/0-10_percent"} <= set(got)
     differences = [abs(got[name] - value) for name, value in expected.items()]
-    record_property("largest_difference", max(differences))
+    record_property("largest_difference", float(max(differences)))
     assert max(differences) < 1e-14
 
 
 def test_limits_belong_to_the_larger_bucket():
     sizes = [0, 1, 1023, 1024, 9215, 9216, 10**6]
     assert [size_bucket(n) for n in sizes] == ["", "small", "small", "medium", "medium", "large", "large"]
+    found = [distractor_bucket(n) for n in (None, 0, 4, 5, 6)]
+    assert found == ["", "0", "4", "5_or_more", "5_or_more"]
     shares = [0, 1, 9, 10, 49, 50, 199, 200, 1000]
     found = ["", *["0-1"] * 2, *["1-5"] * 2, *["5-20"] * 2, *["20-100"] * 2]
     assert [share_bucket(n, 1000) for n in shares] == [name and f"{name}_percent" for name in found]

@@ -54,7 +54,7 @@ def test_scores_equal_the_loop(min_pixels, record_property):
     got = fill(NoTargetScores(min_pixels=min_pixels), range(60)).compute()
     assert set(got) == set(expected)
     differences = [abs(float(got[name]) - value) for name, value in expected.items()]
-    record_property("largest_difference", max(differences))
+    record_property("largest_difference", float(max(differences)))
     assert max(differences) < 1e-14
     assert all(0 < value < 1 for value in expected.values())
 

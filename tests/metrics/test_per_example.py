@@ -51,7 +51,7 @@ def test_scores_equal_the_loop(record_property):
         for name in spread._fields:
             value = getattr(spread, name)
             assert got[f"heatmap_{name}"] == (None if math.isnan(value) else value)
-    record_property("largest_difference", max(differences))
+    record_property("largest_difference", float(max(differences)))
     assert max(differences) < 1e-12
 
 
@@ -66,7 +66,7 @@ def test_soft_scores_equal_the_losses(record_property):
         differences.append(abs(dice - (1 - float(dice_loss(logits[None, None], target[None, None], valid)))))
         entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
         differences.append(abs(bce - float(entropy)))
-    record_property("largest_difference", max(differences))
+    record_property("largest_difference", float(max(differences)))
     assert max(differences) < 1e-12
 
 

@@ -64,7 +64,7 @@ class TestOneStep:
         assert left == [0, 0, 0]
         assert len(steps) == 3
 
-    @pytest.mark.parametrize("size", [0, 4])
+    @pytest.mark.parametrize("size", [0, pytest.param(4, marks=pytest.mark.slow)])
     def test_two_processes_are_one_on_the_same_examples(self, whole, tmp_path, size):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         done = subprocess.run(

@@ -214,6 +214,7 @@ def command(split, output):
     )
 
 
+@pytest.mark.slow
 def test_kill_9_and_go_on(tmp_path):
     """What was done before the kill is not done again, and the result is that of an undisturbed run."""
     split = make_split(tmp_path / "split", 400, images_per_shard=8)

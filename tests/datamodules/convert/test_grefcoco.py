@@ -63,6 +63,7 @@ def test_one_several_and_none(tmp_path: Path, suffix: str) -> None:
     assert train.notes["targets that mean nothing in the image"] == 1
     targets = {t["target_id"]: t for t in read_split(tmp_path / "out/grefcoco_unc/train")["1"]["targets"]}
     assert [len(targets[name]["masks"]) for name in "5678"] == [1, 2, 0, 1]
+    assert [targets[name]["distractors"] for name in "5678"] == [1, 0, None, 1]
     union = np.any([mask_of(mask) for mask in targets["6"]["masks"]], axis=0)
     np.testing.assert_array_equal(union, decoded(LEFT) | decoded(RIGHT))
     np.testing.assert_array_equal(mask_of(targets["6"]["masks"][0]), decoded(RIGHT))

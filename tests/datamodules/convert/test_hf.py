@@ -280,5 +280,8 @@ def test_real_rows_as_the_refer_layout_gives_them(realdata: Path, tmp_path: Path
     (one,), (two,) = (read_split(tmp_path / place).values() for place in ("refer/refcoco_unc/val", "hf/val"))
     for sample in (one, two):
         sample["targets"].sort(key=lambda target: target["target_id"])
+    # rows tell nothing of the other objects of a photo
+    assert all(type(target.pop("distractors")) is int for target in one["targets"])
+    assert all(target.pop("distractors") is None for target in two["targets"])
     assert one["targets"] == two["targets"]
     assert one["bytes"] == two["bytes"]

@@ -59,6 +59,23 @@ def test_one_sample_an_image_and_one_target_a_ref(tmp_path: Path) -> None:
     }
 
 
+def test_other_objects_of_the_same_category_are_counted(tmp_path: Path) -> None:
+    """Objects 3, 4 and 9 are of one category, 5 is alone in its own, 6 is a crowd, and 8 has no category."""
+    places = {3: (55, BOX), 4: (55, BOX), 5: (55, BOX), 6: (55, BOX), 8: (12, BOX), 9: (55, BOX)}
+    refs = [ref(1, 3, 55), ref(2, 5, 55), ref(3, 8, 12)]
+    path = save_refer(tmp_path, refs, places) / "refcoco/instances.json"
+    content = json.loads(path.read_text())
+    annotations = {entry["id"]: entry for entry in content["annotations"]}
+    annotations[5]["category_id"] = 2
+    annotations[6]["iscrowd"] = 1
+    del annotations[8]["category_id"]
+    path.write_text(json.dumps(content))
+    convert(tmp_path, tmp_path / "out")
+    samples = read_split(tmp_path / "out/refcoco_unc/train")
+    found = {target["target_id"]: target["distractors"] for key in ("55", "12") for target in samples[key]["targets"]}
+    assert found == {"1": 2, "2": 0, "3": None}
+
+
 def test_polygons_the_opencv_way(tmp_path: Path) -> None:
     save_refer(tmp_path, [ref(1, 1, 1)], {1: (1, [[4.6, 5.2, 20.9, 4.1, 18.3, 22.7]])})
     masks = []
