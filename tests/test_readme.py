@@ -29,6 +29,7 @@ SMALLER = {
     "fit": SMALL_FIT,
     "convert authors": ["--image-size", "64"],
     "demo": ["--port", "0"],
+    "ablate": [*SMALL_FIT, "--seeds", "1"],
 }
 SMALL_POLICY = {
     "model.policy.init_args.model": "small_qwen2_5_vl",
