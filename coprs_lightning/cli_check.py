@@ -94,6 +94,11 @@ class Checker:
         self._setting = setting
         self._group("", setting.content, self.sections)
 
+    def value(self, path: str) -> Any:
+        """What was given last for an option, as it was written; ``None`` where it was not given."""
+        found = [value for leaf, value, _, _ in self._leaves if leaf == path]
+        return found[-1] if found and path in self.given else None
+
     def problem(self) -> str | None:
         """The first mistake, wrong types and missing values included."""
         return next(iter([*self.problems, *self._wrong_types(), *self._missing("", self.sections)]), None)

@@ -148,7 +148,8 @@ def check_order(words: list[str]) -> None:
     """
     found = list(options(words))
     last = max((i for i, option in enumerate(found) if option.name in CONFIG_OPTIONS), default=0)
-    lost = [o for o in found[:last] if o.name not in CONFIG_OPTIONS and o.value is not None and o.name != "--ckpt_path"]
+    kept = (*CONFIG_OPTIONS, "--ckpt_path", "--resume")
+    lost = [option for option in found[:last] if option.name not in kept and option.value is not None]
     if lost:
         named = " ".join(word for option in lost for word in option.words())
         config = found[last].value

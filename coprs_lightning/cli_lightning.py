@@ -8,7 +8,7 @@ import logging
 import pkgutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
@@ -20,10 +20,10 @@ import callbacks
 
 # imported so that their classes can be named in short: `class_path: FiLMHead`
 import datamodules.shard_datamodule  # noqa: F401
-from coprs_lightning import cli_checkpoint, cli_configs
+from coprs_lightning import cli_checkpoint, cli_configs, cli_resume
 from coprs_lightning.cli_check import Checker, Setting, from_flag, refuse_ignored
 from coprs_lightning.cli_errors import note
-from coprs_lightning.cli_run import RunFolder, default_loggers, default_root
+from coprs_lightning.cli_run import RunFolder, default_loggers, default_root, without_requeueing
 from coprs_lightning.cli_schema import Parameter, parameters
 from coprs_lightning.commands import CommandError, UsageError
 from coprs_lightning.importing import allowed_packages, import_class
@@ -43,7 +43,7 @@ LINKS = {
 
 CALLBACKS: dict[str, dict[str, Any]] = {
     "checkpoint": {
-        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "class_path": "callbacks.best_and_last.BestAndLast",
         "init_args": {
             "monitor": "val/giou",
             "mode": "max",
@@ -58,12 +58,20 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "panels": {"class_path": "callbacks.heatmap_panels.HeatmapPanels"},
     "progress": {"class_path": "callbacks.progress.CoprsProgressBar"},
     "provenance": {"class_path": "callbacks.provenance.Provenance"},
+    "requeue": {"class_path": "callbacks.requeue.Requeue"},
     "results": {"class_path": "callbacks.results.ResultsWriter"},
     "rollouts": {"class_path": "callbacks.rollout_logger.RolloutLogger"},
     "smoke": {"class_path": "callbacks.smoke.SmokeCheck"},
     "thoughts": {"class_path": "callbacks.correlation_thoughts.ThoughtMaskCorrelation"},
 }
 """Callbacks that every run has, in sections of their own so that no list in an overlay can drop them."""
+
+
+_RESUME = Literal["auto", "none"] | None
+_RESUME_HELP = (
+    "auto: go on from the newest whole checkpoint of the run's own folder, if there is one; else from --ckpt_path, or "
+    "from the beginning. none: do not. Without it, a job that SLURM has requeued goes on."
+)
 
 
 class CoprsCLI(LightningCLI):
@@ -82,6 +90,8 @@ class CoprsCLI(LightningCLI):
         """Lightning's parser under a usage of one line: its own lists every option and buries the help."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.usage = f"coprs {subcommand} --config FILE [--config OVERLAY …] [--OPTION VALUE …]"
+        if subcommand == "fit":
+            parser.add_argument("--resume", type=_RESUME, default=None, help=_RESUME_HELP)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -112,9 +122,15 @@ class CoprsCLI(LightningCLI):
             note(text)
 
     def _resolve_checkpoint(self, command: str, words: list[str]) -> list[str]:
-        """Turn a run folder given as ``ckpt_path`` into a file, and say which."""
+        """Turn a run folder given as ``ckpt_path`` into a file, and say which; ``resume`` stands above it."""
         self.checkpoint_specs: dict[str, dict[str, Any]] = {}
         given = cli_configs.last_value(words, "ckpt_path")
+        if command == "fit" and cli_resume.wanted(cli_configs.last_value(words, "resume")):
+            words = [*words, "--resume", cli_resume.AUTO]
+            newest = self._newest_checkpoint(words)
+            if newest is None and given is not None:
+                note(f"--ckpt_path {given} is what it starts from")
+            given = given if newest is None else str(newest)
         if given in (None, "best", "last", "hpc"):  # Lightning's own words
             return words
         found = cli_checkpoint.find_checkpoint(str(given), prefer="last" if command == "fit" else "best")
@@ -123,17 +139,21 @@ class CoprsCLI(LightningCLI):
         self.checkpoint_specs = cli_checkpoint.specs(cli_checkpoint.read_header(found.path))
         return [*words, "--ckpt_path", str(found.path)]
 
+    def _newest_checkpoint(self, words: list[str]) -> Path | None:
+        """The newest checkpoint in the folder that the run will have; options are not yet parsed here."""
+        given = Checker(_sections("fit"), LINKS)
+        given.take(Setting("the defaults", {"callbacks": CALLBACKS}))
+        for setting in _settings(words):
+            given.take(setting)
+        root = Path(str(given.value("trainer.default_root_dir") or default_root("fit")))
+        own = given.value("callbacks.checkpoint.init_args.dirpath")
+        return cli_resume.newest_checkpoint(root, Path(str(own)) if own else None)
+
     def _check(self, command: str, words: list[str]) -> Checker:
         """Walk what was given, and set the checkpoint's parts as defaults."""
         checker = Checker(_sections(command), LINKS)
         checker.take(Setting("the defaults", {"callbacks": CALLBACKS}))
-        settings = []
-        for option in cli_configs.options(words):
-            if option.name in cli_configs.CONFIG_OPTIONS and option.value:
-                content = cli_configs.load_yaml(option.value)
-                settings.append(Setting(option.value, content, Path(option.value).parent))
-            elif option.name.startswith("--") and not _only_prints(option.name):
-                settings.append(from_flag(option.name, option.value))
+        settings = _settings(words)
         if self.checkpoint_specs:
             defaults = cli_checkpoint.as_defaults(self.checkpoint_specs, LINKS)
             given = Checker(_sections(command), LINKS)
@@ -156,6 +176,7 @@ class CoprsCLI(LightningCLI):
         config["default_root_dir"] = str(config["default_root_dir"] or default_root(str(self.subcommand)))
         if config["logger"] in (None, True) and not config["fast_dev_run"] and not config["barebones"]:
             config["logger"] = default_loggers(config["default_root_dir"])
+        config["plugins"] = without_requeueing(config["plugins"])
         return self._instantiate_trainer(config, self._default_callbacks(config))
 
     def _default_callbacks(self, config: dict[str, Any]) -> list[Callback]:
@@ -292,6 +313,18 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "\N{ELECTRIC LIGHT BULB} Tip" not in record.getMessage()
 
 
+def _settings(words: list[str]) -> list[Setting]:
+    """What configs and options set, in their order."""
+    settings = []
+    for option in cli_configs.options(words):
+        if option.name in cli_configs.CONFIG_OPTIONS and option.value:
+            content = cli_configs.load_yaml(option.value)
+            settings.append(Setting(option.value, content, Path(option.value).parent))
+        elif option.name.startswith("--") and not _only_prints(option.name):
+            settings.append(from_flag(option.name, option.value))
+    return settings
+
+
 def _sections(command: str) -> dict[str, Any]:
     """What may stand at the top of a config, for :class:`Checker`."""
     skipped = {*LightningCLI.subcommands()[command], "self"}
@@ -304,6 +337,7 @@ def _sections(command: str) -> dict[str, Any]:
         "data": Parameter(pl.LightningDataModule, True),
         "callbacks": slots,
         **own,
+        **({"resume": Parameter(_RESUME, False)} if command == "fit" else {}),
     }
 
 

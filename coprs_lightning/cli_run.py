@@ -9,11 +9,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from coprs_lightning.cli_errors import note
+from coprs_lightning.cli_resume import AUTO, newest_attempt
+from coprs_lightning.commands import CommandError
 
 
 def default_root(command: str) -> str:
@@ -28,6 +31,22 @@ def default_loggers(root: str) -> list[Logger]:
     versions = [int(match[1]) for match in found if match]
     version = max(versions, default=-1) + 1
     return [TensorBoardLogger(root, name="logs", version=version), CSVLogger(root, name="logs", version=version)]
+
+
+def without_requeueing(plugins: Any) -> Any:
+    """The trainer's plugins, such that Lightning does not requeue SLURM jobs by itself.
+
+    It saves inside a signal handler, which may deadlock and which loader workers inherit.
+    :class:`callbacks.requeue.Requeue` does it instead.
+    """
+    given = [] if plugins is None else list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    for plugin in given:
+        if isinstance(plugin, SLURMEnvironment):
+            plugin.auto_requeue = False
+    own = any(isinstance(plugin, ClusterEnvironment) for plugin in given)
+    if own or "SLURM_JOB_ID" not in os.environ or TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return plugins
+    return [*given, SLURMEnvironment(auto_requeue=False)]
 
 
 class RunFolder(SaveConfigCallback):
@@ -48,6 +67,7 @@ class RunFolder(SaveConfigCallback):
         if trainer.is_global_zero:
             names = self._names(root, command)
         config_name, folder = trainer.strategy.broadcast(names)
+        _check_same_checkpoint(trainer, self.config.get("ckpt_path"))
         checkpoint = trainer.checkpoint_callback
         if command == "fit" and isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
             checkpoint.dirpath = str((root / folder).absolute())
@@ -83,6 +103,8 @@ class RunFolder(SaveConfigCallback):
         number = _next_attempt(root)
         if number == 1:
             return "config.yaml", "checkpoints"
+        if self.config.get("resume") == AUTO and newest_attempt(root) is None:  # it has ended before its first save
+            return self._config_name(root, "config"), "checkpoints"
         note(f"{root} already holds a run; this one writes config-{number}.yaml and checkpoints-{number}/ there")
         return f"config-{number}.yaml", f"checkpoints-{number}"
 
@@ -108,6 +130,20 @@ class RunFolder(SaveConfigCallback):
         return file.name
 
 
+def _check_same_checkpoint(trainer: pl.Trainer, own: Any) -> None:
+    """Refuse that processes start from different checkpoints.
+
+    Raises:
+        CommandError: on a process that found another one than the first process did.
+    """
+    first = trainer.strategy.broadcast(own)
+    if first != own:
+        raise CommandError(
+            f"the first process goes on from {first}, this one from {own}: its node sees other files in the run's "
+            "folder. The folder must be on a file system that all nodes share; some show new files late: submit again."
+        )
+
+
 def _next_attempt(root: Path) -> int:
     """1 + the highest number among ``config[-N].yaml`` and ``checkpoints[-N]``; 1 in a folder without any."""
     highest = 0
@@ -121,4 +157,4 @@ def _next_attempt(root: Path) -> int:
 def _comparable(text: str) -> dict[str, Any]:
     """Content of a saved config without what a resumed run may differ in."""
     content: dict[str, Any] = yaml.safe_load(text) or {}
-    return {key: value for key, value in content.items() if key != "ckpt_path"}
+    return {key: value for key, value in content.items() if key not in ("ckpt_path", "resume")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from datamodules.collate import PackedBatch
 from datamodules.shard_stream import ShardStream
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_AFTER_SIGTERM = 120
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
@@ -74,6 +77,7 @@ class ShardLoader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # without batching it gets the item itself
             persistent_workers=persistent_workers and workers > 0,
             multiprocessing_context=start_method if workers else None,
+            worker_init_fn=_outlive_signals,
         )
 
     def __len__(self) -> int:
@@ -159,6 +163,15 @@ class ShardLoader:
         if self._on_resume is not None:
             left = len(self.stream.sizes(done)) if done < self.stream.epoch_examples else 0
             self._on_resume(len(self) - left)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker go on when SLURM signals every process of a job: the main process still needs its batches to save.
+
+    SIGTERM also ends workers that hang at the end of a run, so it is only put off.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
 
 
 def _as_it_is(batch: PackedBatch) -> PackedBatch:

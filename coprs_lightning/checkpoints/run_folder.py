@@ -19,13 +19,17 @@ PORTABLE_KEY = "coprs_portable"
 """What rebuilds the model where the sources of its pretrained parts are not at hand."""
 
 
+_LAST = ("last", "preempted")
+
+
 @dataclass(frozen=True)
 class Found:
     """A checkpoint file.
 
     Attributes:
         path: the file.
-        kind: how it was chosen (``best``, ``last``, ``newest``), ``""`` where the user named the file itself.
+        kind: how it was chosen (``best``, ``last``, ``preempted``, ``newest``), ``""`` where the user named the file
+            itself.
     """
 
     path: Path
@@ -55,8 +59,8 @@ def find_checkpoint(path: str | Path, *, prefer: str = "best") -> Found:
             f"{given} holds no checkpoint (looked for checkpoints/*.ckpt). Give the folder of a run of `coprs fit` "
             "that has saved one, or a .ckpt file."
         )
-    last = [file for file in files if file.stem.split("-v")[0] == "last"]
-    newest = Found(last[-1], "last") if last else Found(files[-1], "newest")
+    last = [file for file in files if file.stem.split("-v")[0] in _LAST]
+    newest = Found(last[-1], last[-1].stem.split("-v")[0]) if last else Found(files[-1], "newest")
     _refuse_deepspeed(newest.path)
     if prefer == "best":
         best = _best(newest.path)
@@ -98,7 +102,7 @@ def _newest_attempt(folder: Path) -> Path | None:
 def _best(newest: Path) -> Path | None:
     """The best checkpoint by the newest one's record; by file name, since runs get moved."""
     for name, state in read_header(newest).get("callbacks", {}).items():
-        if name.startswith("ModelCheckpoint") and state.get("best_model_path"):
+        if name.startswith(("BestAndLast", "ModelCheckpoint")) and state.get("best_model_path"):
             best = newest.with_name(Path(state["best_model_path"]).name)
             if best.exists():
                 return best

@@ -89,7 +89,7 @@ def test_a_run_of_sharded_checkpoints_is_found_and_loaded(pieces: Path, trained_
 
 def test_the_best_of_a_run_may_be_in_pieces(pieces: Path) -> None:
     rest = torch.load(pieces / "meta.pt", weights_only=True)
-    name = next(name for name in rest["callbacks"] if name.startswith("ModelCheckpoint"))
+    name = next(name for name in rest["callbacks"] if name.startswith("BestAndLast"))
     best = pieces.with_name("best.ckpt")
     shutil.copytree(pieces, best)
     rest["callbacks"][name]["best_model_path"] = f"/moved/since/{best.name}"
