@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -118,7 +119,10 @@ class Requeue(Callback):
         validates = data_fetcher is not None and loop._should_check_val_fx(data_fetcher)
         self._before_validation = random_states.collect() if validates else None
         self._steps += 1
-        if self._steps % self.every_n_steps or (not validates and _is_over(trainer)) or not _anyone_heard(trainer):
+        if self._steps % self.every_n_steps or (not validates and _is_over(trainer)):
+            return
+        heard = _heard_by_any(trainer)
+        if not heard:
             return
         # what Lightning does between this hook and the next step
         trainer._logger_connector.on_batch_end()
@@ -126,7 +130,7 @@ class Requeue(Callback):
         trainer._logger_connector.update_train_step_metrics()
         if not validates:
             loop._batches_that_stepped += 1
-        self._save_and_stop(trainer, validates=validates)
+        self._save_and_stop(trainer, heard, validates=validates)
 
     def on_validation_batch_end(
         self,
@@ -143,10 +147,12 @@ class Requeue(Callback):
 
     def end_of_validation(self, trainer: pl.Trainer) -> None:
         """Save and stop, if a process was asked to; all come here once a validation, however many batches they have."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and _anyone_heard(trainer):
-            self._save_and_stop(trainer, validates=True)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            heard = _heard_by_any(trainer)
+            if heard:
+                self._save_and_stop(trainer, heard, validates=True)
 
-    def _save_and_stop(self, trainer: pl.Trainer, *, validates: bool) -> None:
+    def _save_and_stop(self, trainer: pl.Trainer, heard: int, *, validates: bool) -> None:
         """Save, requeue the job and end.
 
         Raises:
@@ -154,6 +160,7 @@ class Requeue(Callback):
         """
         began = time.monotonic()
         self._interrupts_validation = validates
+        self._ends_epoch = not validates and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         path = Path(trainer.strategy.broadcast(str(_folder(trainer) / self.filename)))
         beside = path.with_name(f".{path.name}.tmp")
         if trainer.is_global_zero:
@@ -167,9 +174,9 @@ class Requeue(Callback):
             logger.save()
         told = ("", 0)
         if trainer.is_global_zero:
-            name = SIGNALS.heard.name if SIGNALS.heard else "a signal to another process"
+            name = signal.Signals(heard).name
             _say(f"{name}: saved step {trainer.global_step} to {path} in {seconds:.1f} s")
-            told = _requeue_or_tell(path)
+            told = _requeue_or_tell(128 + heard)
         message, status = trainer.strategy.broadcast(told)
         if trainer.is_global_zero:
             _say(message)
@@ -181,10 +188,14 @@ class Requeue(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random states of all processes, and whether a validation has to be made up for."""
+        """Add the random states of all processes, and what of the loop is left: a validation, or an epoch's end."""
         own = self._before_validation if self._interrupts_validation else None
         states = random_states.of_all(trainer, own or random_states.collect())
-        checkpoint[STATE_KEY] = {"random": states, "validation": self._interrupts_validation}
+        checkpoint[STATE_KEY] = {
+            "random": states,
+            "validation": self._interrupts_validation,
+            "epoch_end": self._ends_epoch,
+        }
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -212,7 +223,7 @@ class Requeue(Callback):
         if loaded["validation"]:
             self._before_validation = random_states.collect()
             _validate(trainer)
-        elif trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        elif loaded["epoch_end"]:
             # else Lightning would wait for a validation, and train on before the epoch ends
             trainer.fit_loop.epoch_loop.val_loop._has_run = True
             self._ends_epoch = True
@@ -270,18 +281,18 @@ def _is_over(trainer: pl.Trainer) -> bool:
     return last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
-def _anyone_heard(trainer: pl.Trainer) -> bool:
-    heard = SIGNALS.heard is not None
+def _heard_by_any(trainer: pl.Trainer) -> int:
+    """The number of a signal that a process has heard; 0 where none has."""
+    heard = int(SIGNALS.heard or 0)
     if trainer.world_size == 1:
         return heard
-    flag = torch.tensor(int(heard), device=trainer.strategy.root_device)
+    flag = torch.tensor(heard, device=trainer.strategy.root_device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-    return bool(flag.item())
+    return int(flag.item())
 
 
-def _requeue_or_tell(path: Path) -> tuple[str, int]:
+def _requeue_or_tell(status: int) -> tuple[str, int]:
     """What to tell, and the exit status: 0 where the job goes on by itself."""
-    status = 128 + int(SIGNALS.heard or 0)
     job = job_id()
     if job is None:
         return "ended as asked. The same command with --resume auto goes on from there", status

@@ -53,6 +53,7 @@ CALLBACKS: dict[str, dict[str, Any]] = {
         },
     },
     "correlation": {"class_path": "callbacks.correlation.HeatmapMaskCorrelation"},
+    "failures": {"class_path": "callbacks.failures.FailureReport"},
     "iou": {"class_path": "callbacks.iou.IoUMetrics"},
     "nan_guard": {"class_path": "callbacks.nan_guard.NaNGuard"},
     "panels": {"class_path": "callbacks.heatmap_panels.HeatmapPanels"},
@@ -141,12 +142,9 @@ class CoprsCLI(LightningCLI):
 
     def _newest_checkpoint(self, words: list[str]) -> Path | None:
         """The newest checkpoint in the folder that the run will have; options are not yet parsed here."""
-        given = Checker(_sections("fit"), LINKS)
-        given.take(Setting("the defaults", {"callbacks": CALLBACKS}))
-        for setting in _settings(words):
-            given.take(setting)
-        root = Path(str(given.value("trainer.default_root_dir") or default_root("fit")))
-        own = given.value("callbacks.checkpoint.init_args.dirpath")
+        settings = given(words)
+        root = Path(str(settings.value("trainer.default_root_dir") or default_root("fit")))
+        own = settings.value("callbacks.checkpoint.init_args.dirpath")
         return cli_resume.newest_checkpoint(root, Path(str(own)) if own else None)
 
     def _check(self, command: str, words: list[str]) -> Checker:
@@ -311,6 +309,15 @@ def _quieten() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     return "\N{ELECTRIC LIGHT BULB} Tip" not in record.getMessage()
+
+
+def given(words: list[str]) -> Checker:
+    """What configs and options of `coprs fit` set, before anything is parsed; see :meth:`Checker.value`."""
+    checker = Checker(_sections("fit"), LINKS)
+    checker.take(Setting("the defaults", {"callbacks": CALLBACKS}))
+    for setting in _settings(words):
+        checker.take(setting)
+    return checker
 
 
 def _settings(words: list[str]) -> list[Setting]:

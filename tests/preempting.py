@@ -21,14 +21,17 @@ class Signal(Callback):
         name: of the signal.
         validating: in the validation after that step, not at its end.
         everyone: also to the loader workers, as SLURM does.
+        rank: of the process that gets it.
     """
 
-    def __init__(self, step: int, name: str = "SIGUSR1", validating: bool = False, everyone: bool = False) -> None:
-        self.step, self.name, self.validating, self.everyone = step, name, validating, everyone
+    def __init__(
+        self, step: int, name: str = "SIGUSR1", validating: bool = False, everyone: bool = False, rank: int = 0
+    ) -> None:
+        self.step, self.name, self.validating, self.everyone, self.rank = step, name, validating, everyone, rank
         self._sent = False
 
     def _send(self, trainer: Any) -> None:
-        if self._sent or trainer.global_step != self.step or trainer.sanity_checking:
+        if self._sent or trainer.global_rank != self.rank or trainer.global_step != self.step or trainer.sanity_checking:
             return
         self._sent = True
         if self.everyone:
@@ -43,6 +46,22 @@ class Signal(Callback):
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         if self.validating:
             self._send(trainer)
+
+
+class Raises(Callback):
+    """Fails in one process.
+
+    Args:
+        step: optimizer steps before it.
+        rank: of the process.
+    """
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step, self.rank = step, rank
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_rank == self.rank and trainer.global_step == self.step:
+            raise RuntimeError("a disk is full")
 
 
 class Diary(Callback):

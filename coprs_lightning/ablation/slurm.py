@@ -6,9 +6,7 @@ clusters keep no accounts, and submitit then waits for ever.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -24,6 +22,7 @@ from coprs_lightning.cli_configs import find_config, load_yaml, options
 from coprs_lightning.cli_errors import note
 from coprs_lightning.cli_schema import suggest
 from coprs_lightning.commands import CommandError, UsageError
+from coprs_lightning.slurm.times import minutes
 
 JOB = "job.json"
 OPTIONS = {
@@ -75,25 +74,6 @@ def slurm_options(file: str | None, words: list[str]) -> tuple[dict[str, Any], l
                 f"SLURM's option {name!r} (--slurm.{name}) is not known.{suggest(name, OPTIONS, 'Options')}"
             )
     return found, rest
-
-
-def minutes(text: Any) -> int:
-    """A time limit of SLURM's (``90``, ``1:30:00``, ``1-12``, ``1-12:00:00``) in minutes, rounded up.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text))
-    if match is None or not any(int(group or 0) for group in match.groups()):
-        raise UsageError(
-            f"--slurm.time {text!r} is no time: give minutes (90), HH:MM:SS or DAYS-HH:MM:SS, of more than nothing."
-        )
-    days, first, second, third = (int(group or 0) for group in match.groups())
-    if match[1] is not None:  # days-hours[:minutes[:seconds]]
-        return days * 1440 + first * 60 + second + math.ceil(third / 60)
-    if match[4] is not None:
-        return first * 60 + second + math.ceil(third / 60)
-    return first + math.ceil(second / 60)  # minutes[:seconds]
 
 
 def shape_of(trainers: dict[str, Any]) -> tuple[int, int, bool]:
@@ -244,7 +224,7 @@ def _parameters(given: dict[str, Any], shape: tuple[int, int, bool]) -> dict[str
     return {
         **known,
         "job_name": _NAME,
-        "time": minutes(given["time"]),
+        "time": minutes(given["time"], "--slurm.time"),
         "nodes": nodes,
         "ntasks_per_node": tasks,
         "srun_args": cores,

@@ -9,28 +9,11 @@ from typing import Any
 
 import pytest
 
-from coprs_lightning.ablation.slurm import SlurmLauncher, _parameters, minutes, shape_of, slurm_options
+from coprs_lightning.ablation.slurm import SlurmLauncher, _parameters, shape_of, slurm_options
 from coprs_lightning.ablation.worker import as_plain, from_plain
 from coprs_lightning.commands import CommandError, UsageError
 from tests.ablation.build import make_run
 from tests.tiny import write_config
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (90, 90), ("90", 90), ("90:00", 90), ("89:01", 90), ("1:30:00", 90), ("01:29:30", 90), ("1-0", 1440),
-        ("1-12:00:00", 2160), ("2-01:30", 2970), ("0:00:01", 1),
-    ],
-)  # fmt: skip
-def test_time_limits_are_slurms(text: Any, expected: int) -> None:
-    assert minutes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "soon", "1:2:3:4", "0", "00:00", "-5", "1.5"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--slurm\.time '.*' is no time: give minutes"):
-        minutes(text)
 
 
 def test_options_come_from_a_file_and_the_command_line(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""`coprs submit`: a run of `coprs fit` as a SLURM job that survives preemption and time limits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coprs_lightning.cli_errors import note
+from coprs_lightning.commands import UsageError
+
+if TYPE_CHECKING:
+    from coprs_lightning.slurm.options import JobOptions
+    from coprs_lightning.slurm.shape import Shape
+    from coprs_lightning.slurm.submission import Submitted
+
+HELP = "train as a SLURM job; other options are those of `coprs fit`"
+PASSES_ON = True
+"""Words that are not its own go to the job's `coprs fit`."""
+
+_OWN = {
+    "--resume": "the job goes on from its own checkpoints by itself",
+    "--trainer.default_root_dir": "each job has a folder of its own in --output",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See :mod:`coprs_lightning.commands`."""
+    parser.usage = "coprs submit --config FILE [--config …] --nodes N --gpus-per-node M [--time …] [--OPTION VALUE …]"
+    what = parser.add_argument_group("what")
+    what.add_argument("-c", "--config", action="append", default=[], metavar="FILE", help="as in `coprs fit`")
+    what.add_argument("--dry-run", action="store_true", help="print the script; write and queue nothing")
+    what.add_argument("--output", metavar="DIR", help="folder of scripts, logs and runs; default runs/slurm")
+    what.add_argument("--job-name", metavar="NAME", help="default: the first config's")
+    job = parser.add_argument_group("the job; what is not given, --cluster, the Trainer or SLURM decides")
+    job.add_argument("--cluster", metavar="FILE", help="YAML of these options, once for a cluster")
+    job.add_argument("--nodes", metavar="N")
+    job.add_argument("--gpus-per-node", metavar="N")
+    job.add_argument("--tasks-per-node", metavar="N", help="processes; as many as GPUs where it is not given")
+    job.add_argument("--cpus-per-task", metavar="N", help="cores of a process: loader workers + 2")
+    job.add_argument("--mem", metavar="SIZE", help="memory of a node: 480G")
+    job.add_argument("--time", metavar="LIMIT", help="12:00:00; the run is requeued when it is over, and goes on")
+    for name, text in {
+        "partition": "queue",
+        "account": "whom to charge",
+        "qos": "quality of service",
+        "constraint": "features that a node must have",
+        "exclude": "nodes to avoid",
+        "reservation": "reservation to run in",
+    }.items():
+        job.add_argument(f"--{name}", metavar=name.upper(), help=text)
+    job.add_argument("--container", metavar="IMAGE", help="image that the run runs in; its `coprs` is used (Pyxis)")
+    job.add_argument("--container-mounts", metavar="FROM:TO,…")
+    job.add_argument("--setup", action="append", metavar="LINE", help="shell before the run: 'module load cuda'")
+    job.add_argument("--signal-seconds", metavar="N", help="save so long before the time limit; default 120")
+    job.add_argument("--template", metavar="FILE", help="another script than configs/slurm/fit.sbatch to fill in")
+
+
+def run(args: argparse.Namespace) -> int:
+    """See :mod:`coprs_lightning.commands`.
+
+    Raises:
+        UsageError: for what cannot be understood, or does not fit together; nothing was queued then.
+        CommandError: without SLURM, or where it refuses the job.
+    """
+    from coprs_lightning.slurm.options import NAMES, read_options
+    from coprs_lightning.slurm.script import sbatch_script
+    from coprs_lightning.slurm.submission import check_slurm, submit
+
+    if not args.config:
+        raise UsageError("--config is missing: name what to train, such as --config coprs.yaml.")
+    job = read_options({name: getattr(args, name) for name in NAMES}, args.cluster)
+    words = _words(args)
+    if not args.dry_run:
+        check_slurm()
+    shape = _shape(job, words)
+    name = job.job_name or _name(args.config[0])
+    script = sbatch_script(job, shape, name, words)
+    _check_times(job)
+    if args.dry_run:
+        print(script, end="")
+        return 0
+    _tell(submit(script, Path(job.output).absolute(), name), shape)
+    return 0
+
+
+def _words(args: argparse.Namespace) -> list[str]:
+    from coprs_lightning.cli_configs import is_config_name, options, resolve_names
+
+    for option in options(args.words):
+        if not option.name.startswith("-"):
+            raise UsageError(f"{option.name!r} belongs to no option. Options for the run are those of `coprs fit`.")
+        for own, reason in _OWN.items():
+            if option.name == own:
+                raise UsageError(f"{own} cannot be given to `coprs submit`: {reason}.")
+    given = [word for config in args.config for word in ("--config", config)]
+    words = resolve_names([*given, *args.words])
+    # the job begins in this folder, but a script may be queued again from another one
+    return [str(Path(word).absolute()) if is_config_name(word) and Path(word).is_file() else word for word in words]
+
+
+def _shape(job: JobOptions, words: list[str]) -> Shape:
+    """The layout, once `coprs fit`'s first look at the options finds nothing wrong; weights are not asked for."""
+    from coprs_lightning.cli_configs import check_order
+    from coprs_lightning.cli_lightning import given
+    from coprs_lightning.slurm.shape import match
+
+    check_order(words)
+    settings = given(words)
+    shape = match(job, *(settings.value(f"trainer.{name}") for name in ("num_nodes", "devices", "accelerator")))
+    problem = settings.problem()
+    if problem is not None:
+        raise UsageError(f"{problem}\nNothing was queued.")
+    for option in ("data.init_args.train", "data.init_args.val"):
+        path = settings.value(option)
+        if isinstance(path, str) and "://" not in path and not Path(path).exists():
+            note(f"--{option} {path} is not there; the job fails unless its nodes see it")
+    return shape
+
+
+def _check_times(job: JobOptions) -> None:
+    from coprs_lightning.slurm.times import minutes
+
+    if job.time is not None and 60 * minutes(job.time, "--time") <= job.signal_seconds:
+        raise UsageError(
+            f"--time {job.time} leaves no time before --signal-seconds {job.signal_seconds}: the run would be asked to "
+            "save as it starts. Give more time, or fewer seconds."
+        )
+
+
+def _name(config: str) -> str:
+    import re
+
+    stem = re.sub(r"[^\w.-]", "-", Path(config).stem)
+    return stem if stem.startswith("coprs") else f"coprs-{stem}"
+
+
+def _tell(job: Submitted, shape: Shape) -> None:
+    lines: dict[str, Any] = {
+        "submitted": f"job {job.number}: {shape.nodes} node(s) × {shape.tasks} process(es)",
+        "script": job.script,
+        "run": job.run,
+        "watch": f"tail -F {job.log}",
+        "stop": f"scancel {job.number}",
+        "save and requeue": f"scancel --signal=USR1 {job.number}",
+    }
+    for label, value in lines.items():
+        print(f"{label + ':':18}{value}")

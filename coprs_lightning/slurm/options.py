@@ -1,0 +1,121 @@
+"""Options of a job: those of the command line above those of a file for the cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coprs_lightning.cli_configs import find_config, load_yaml
+from coprs_lightning.cli_schema import suggest
+from coprs_lightning.commands import UsageError
+from coprs_lightning.slurm.times import minutes
+
+_PLAIN = re.compile(r"[\w.,:=@%+/&|\[\]()*-]+")
+_NAME = re.compile(r"[\w.-]+")
+_NOT_NAMES = ("bash", "interactive")  # Lightning takes such a job for a terminal, not for a run
+_COUNTS = ("nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "signal_seconds")
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job asks of SLURM; ``None`` leaves it to the cluster, or to the Trainer's options.
+
+    Attributes:
+        nodes: number of nodes.
+        gpus_per_node: GPUs on each.
+        tasks_per_node: processes on each; as many as GPUs where it is not given.
+        cpus_per_task: cores of a process.
+        mem: memory of a node, ``480G``.
+        time: limit, as SLURM writes it.
+        partition: queue.
+        account: whom to charge.
+        qos: quality of service.
+        constraint: features that a node must have.
+        exclude: nodes to avoid.
+        reservation: reservation to run in.
+        job_name: name; that of the config where it is not given.
+        container: image in which the run runs (Pyxis' ``--container-image``).
+        container_mounts: folders to see in it.
+        setup: lines of shell before the run.
+        output: folder of scripts, logs and runs.
+        signal_seconds: how long before the time limit the run is asked to save.
+        template: another script to fill in.
+    """
+
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    tasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    reservation: str | None = None
+    job_name: str | None = None
+    container: str | None = None
+    container_mounts: str | None = None
+    setup: list[str] = field(default_factory=list)
+    output: str = "runs/slurm"
+    signal_seconds: int = 120
+    template: str | None = None
+
+
+NAMES = [option.name for option in dataclasses.fields(JobOptions)]
+
+
+def read_options(given: dict[str, Any], cluster: str | None) -> JobOptions:
+    """Options from the command line above those of ``--cluster``.
+
+    Args:
+        given: by name; ``None`` where the command line does not give it.
+        cluster: YAML file, or ``None``.
+
+    Raises:
+        UsageError: for an unknown name or a value that SLURM could not take.
+    """
+    found = dict(load_yaml(find_config(cluster))) if cluster else {}
+    for name in found:
+        if name not in NAMES:
+            raise UsageError(f"{cluster}: {name!r} is no option of a job.{suggest(name, NAMES, 'Options')}")
+    found |= {name: value for name, value in given.items() if value is not None and value != []}
+    return JobOptions(**{name: _checked(name, value) for name, value in found.items() if value is not None})
+
+
+def _checked(name: str, value: Any) -> Any:
+    option = "--" + name.replace("_", "-")
+    if name == "setup":
+        lines = [value] if isinstance(value, str) else list(value)
+        if not all(isinstance(line, str) and "\n" not in line for line in lines):
+            raise UsageError(f"{option} takes lines of shell, got {value!r}. Give it once a line.")
+        return lines
+    if name in _COUNTS:
+        least = 0 if name == "gpus_per_node" else 1
+        if not str(value).isdigit() or int(value) < least:
+            raise UsageError(f"{option} must be a whole number of at least {least}, got {value!r}.")
+        return int(value)
+    if isinstance(value, int | float) and name == "time":  # YAML reads 1:30:00 as 5400 (base 60)
+        raise UsageError(f"{option} {value!r} must be in quotes in the file, as '12:00:00'.")
+    text = str(value)
+    if name in ("container", "container_mounts", "template"):
+        if "\n" in text or not text:
+            raise UsageError(f"{option} {text!r}: must be one line.")
+        return text
+    if name == "time":
+        minutes(text, option)
+    if name == "job_name" and (_NAME.fullmatch(text) is None or text in _NOT_NAMES):
+        raise UsageError(
+            f"{option} {text!r}: takes letters, digits, '.', '_' and '-', and neither of {', '.join(_NOT_NAMES)}."
+        )
+    if name == "output" and _PLAIN.fullmatch(str(Path(text).absolute()).replace("%", " ")) is None:
+        raise UsageError(
+            f"{option} {text!r}: SLURM cannot write its log to a path with spaces, quotes or '%'. Give another folder."
+        )
+    if _PLAIN.fullmatch(text) is None:
+        raise UsageError(f"{option} {text!r}: cannot stand in a #SBATCH line (spaces, quotes or line ends).")
+    return text
