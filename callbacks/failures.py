@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
+_STDERR = 2  # the descriptor: sys.stderr may have none
 _AFTERWARDS = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
 _WAITED = ("timed out", "timeout")
 _MEMORY = """\
@@ -42,8 +43,8 @@ class FailureReport(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Answer SIGUSR2 with the stacks of all threads."""
         free = signal.getsignal(signal.SIGUSR2) in (signal.SIG_DFL, signal.SIG_IGN)
-        if free and threading.current_thread() is threading.main_thread() and _has_descriptor():
-            faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+        if free and threading.current_thread() is threading.main_thread():
+            faulthandler.register(signal.SIGUSR2, file=_STDERR, all_threads=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give SIGUSR2 back."""
@@ -82,10 +83,3 @@ def _timeout_lines() -> list[str]:
     asks = f"scancel --signal=USR2 {job}" if job else "kill -USR2 PID, for each process,"
     lines.append(f"Next time, while it hangs: {asks} prints where each process is.")
     return lines
-
-
-def _has_descriptor() -> bool:
-    try:
-        return sys.__stderr__ is not None and sys.__stderr__.fileno() >= 0
-    except (OSError, ValueError):
-        return False

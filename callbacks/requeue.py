@@ -78,11 +78,12 @@ class Requeue(Callback):
             return
         self._forget()
         SIGNALS.listen()
-        others = [callback for callback in trainer.callbacks if callback is not self and type(callback) is not _First]
+        present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        others = [callback for callback in present if callback is not self and type(callback) is not _First]
         saving = [callback for callback in others if isinstance(callback, Checkpoint)]
         others = [callback for callback in others if not isinstance(callback, Checkpoint)]
         # a new list, for Lightning is just walking through the old one
-        trainer.callbacks = [_First(self), *others, self, *saving]
+        trainer.callbacks = [_First(self), *others, self, *saving]  # type: ignore[attr-defined]
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen instead of Lightning, whose handler of SIGTERM, installed just now, communicates."""

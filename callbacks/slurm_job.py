@@ -38,7 +38,6 @@ def _scontrol(*words: str) -> tuple[str, str]:
         done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         return "", f"scontrol cannot be run here: {error}"
-    failed = done.returncode != 0
-    return done.stdout, " ".join(
-        done.stderr.split()
-    ) or f"scontrol ended with status {done.returncode}" if failed else ""
+    if done.returncode == 0:
+        return done.stdout, ""
+    return done.stdout, " ".join(done.stderr.split()) or f"scontrol ended with status {done.returncode}"

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
+from omegaconf import OmegaConf
 
 from coprs_lightning.cli_configs import is_config_name, load_yaml
 from coprs_lightning.cli_schema import (
@@ -87,6 +88,7 @@ class Checker:
     classes: dict[str, type] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
     _leaves: list[tuple[str, Any, Any, str]] = field(default_factory=list)
+    _written: dict[str, Any] = field(default_factory=dict)
     _setting: Setting = field(default_factory=lambda: Setting("", {}))
 
     def take(self, setting: Setting) -> None:
@@ -96,8 +98,10 @@ class Checker:
 
     def value(self, path: str) -> Any:
         """What was given last for an option, as it was written; ``None`` where it was not given."""
-        found = [value for leaf, value, _, _ in self._leaves if leaf == path]
-        return found[-1] if found and path in self.given else None
+        value = self._written.get(path)
+        if isinstance(value, str) and "${" in value:  # of the environment at most: the whole config is not yet there
+            return OmegaConf.create({"value": value}).value
+        return value
 
     def problem(self) -> str | None:
         """The first mistake, wrong types and missing values included."""
@@ -139,6 +143,7 @@ class Checker:
 
     def _value(self, path: str, value: Any, hint: Any) -> None:
         bases, items = slot_bases(hint), item_hint(hint)
+        self._written[path] = value
         if path in self.link_targets:
             self.ignored.append(self._say(path, f"is derived from {self.link_targets[path]}; leave it out."))
         elif value is None or (isinstance(value, str) and "${" in value):

@@ -31,7 +31,12 @@ class Signal(Callback):
         self._sent = False
 
     def _send(self, trainer: Any) -> None:
-        if self._sent or trainer.global_rank != self.rank or trainer.global_step != self.step or trainer.sanity_checking:
+        if (
+            self._sent
+            or trainer.global_rank != self.rank
+            or trainer.global_step != self.step
+            or trainer.sanity_checking
+        ):
             return
         self._sent = True
         if self.everyone:

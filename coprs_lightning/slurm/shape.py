@@ -47,9 +47,7 @@ def match(job: JobOptions, num_nodes: Any, devices: Any, accelerator: Any) -> Sh
         words += ["--trainer.num_nodes", str(nodes)]
     asked = job.tasks_per_node or job.gpus_per_node or None
     wanted = _count(devices)
-    tasks = _agree(
-        "--tasks-per-node" if job.tasks_per_node else "--gpus-per-node", asked, "trainer.devices", wanted
-    )
+    tasks = _agree("--tasks-per-node" if job.tasks_per_node else "--gpus-per-node", asked, "trainer.devices", wanted)
     if tasks is None:
         raise UsageError(
             f"it is open how many processes a node has: trainer.devices is {devices!r}. Give --gpus-per-node N, or "

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from callbacks.requeue import Requeue
 from coprs_lightning.cli import main
 from tests.preempting import Diary, Signal, as_class, diary, same_weights
 from tests.tiny import tiny_config, write_config
