@@ -90,7 +90,9 @@ class RunFolder(SaveConfigCallback):
             checkpoint.filename = "step={step}"
 
     def _text(self) -> str:
-        return str(self.parser.dump(self.config, skip_none=False))
+        config = self.config.clone()
+        config.pop("resume", None)  # of this start, not of the run; and only `fit` knows it
+        return str(self.parser.dump(config, skip_none=False))
 
     def _names(self, root: Path, command: str) -> tuple[str, str]:
         """File name of the config (``""`` for none) and folder name of the checkpoints."""
@@ -159,4 +161,4 @@ def _next_attempt(root: Path) -> int:
 def _comparable(text: str) -> dict[str, Any]:
     """Content of a saved config without what a resumed run may differ in."""
     content: dict[str, Any] = yaml.safe_load(text) or {}
-    return {key: value for key, value in content.items() if key not in ("ckpt_path", "resume")}
+    return {key: value for key, value in content.items() if key != "ckpt_path"}

@@ -95,7 +95,7 @@ def test_default_callbacks_are_there(tiny: Path) -> None:
 def test_a_list_of_callbacks_in_a_config_drops_none_of_the_defaults(tiny: Path, tmp_path: Path) -> None:
     overlay = write_config(tmp_path / "o.yaml", {"trainer": {"callbacks": [{"class_path": "LearningRateMonitor"}]}})
     cli = run(["fit", "--config", str(tiny), "--config", str(overlay)])
-    assert {"IoUMetrics", "NaNGuard", "ModelCheckpoint", "LearningRateMonitor"} <= callback_names(cli)
+    assert {"IoUMetrics", "NaNGuard", "BestAndLast", "LearningRateMonitor"} <= callback_names(cli)
 
 
 def test_options_of_the_trainer_leave_no_room_for_some(tiny: Path) -> None:

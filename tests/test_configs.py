@@ -66,8 +66,8 @@ def test_every_config_has_its_place() -> None:
     places = {str(path.parent.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.y*ml")}
     data = {"data", "data/evaluation", "data/unit"}
     places -= {place for place in places if place.startswith("ablation/")}  # a folder an axis
-    assert places == {".", "model", "model/loss", "model/backbone", *data, "trainer"}
-    assert all(path.suffix == ".yaml" for path in CONFIGS.rglob("*") if path.is_file())
+    assert places == {".", "model", "model/loss", "model/backbone", *data, "slurm", "trainer"}
+    assert all(path.suffix in (".yaml", ".sbatch") for path in CONFIGS.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("path", found("*.yaml"))

@@ -53,7 +53,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 """What each part of the package may import from it; the command line stands above and may import all of it."""
 
-ABOVE = ("ablation", "cli", "commands", "demo", "estimate", "evaluation", "explain", "report", "__main__")
+ABOVE = ("ablation", "cli", "commands", "demo", "estimate", "evaluation", "explain", "report", "slurm", "__main__")
 
 
 def imports(file: Path) -> Iterator[str]:

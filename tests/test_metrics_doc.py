@@ -107,7 +107,8 @@ def slots_of_the_model() -> set[str]:
 def diagnostics() -> set[str]:
     found = set()
     for file, call in calls("record"):
-        found.add(f"train/{SLOTS[file.parts[1]]}/{text(call.args[0])}")
+        if call.args:
+            found.add(f"train/{SLOTS[file.parts[1]]}/{text(call.args[0])}")
     return found
 
 
