@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from coprs_lightning.cli_errors import note
 from coprs_lightning.commands import UsageError
 
 if TYPE_CHECKING:
+    from coprs_lightning.cli_check import Checker
     from coprs_lightning.slurm.options import JobOptions
     from coprs_lightning.slurm.shape import Shape
     from coprs_lightning.slurm.submission import Submitted
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: for what cannot be understood, or does not fit together; nothing was queued then.
         CommandError: without SLURM, or where it refuses the job.
     """
+    from coprs_lightning.cli_configs import resolve_names
     from coprs_lightning.slurm.options import NAMES, read_options
     from coprs_lightning.slurm.script import sbatch_script
     from coprs_lightning.slurm.submission import check_slurm, submit
@@ -73,10 +76,16 @@ def run(args: argparse.Namespace) -> int:
     words = _words(args)
     if not args.dry_run:
         check_slurm()
-    shape = _shape(job, words)
+    found = resolve_names(words)
+    shape = _shape(job, found)
     name = job.job_name or _name(args.config[0])
-    script = sbatch_script(job, shape, name, words)
+    script = sbatch_script(job, shape, name, _for_job(words, found, job.container))
     _check_times(job)
+    if job.container and not job.container_mounts:
+        needed = f"{Path.cwd()}, {Path(job.output).absolute()} and the data"
+        note(f"without --container-mounts the image itself must show {needed}")
+    if "SLURM_JOB_ID" in os.environ:
+        note(f"this is inside job {os.environ['SLURM_JOB_ID']}, whose SLURM_… variables the new job inherits")
     if args.dry_run:
         print(script, end="")
         return 0
@@ -85,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _words(args: argparse.Namespace) -> list[str]:
-    from coprs_lightning.cli_configs import is_config_name, options, resolve_names
+    """Options of the job's `coprs fit`, as they were given."""
+    from coprs_lightning.cli_configs import options
 
     for option in options(args.words):
         if not option.name.startswith("-"):
@@ -93,10 +103,28 @@ def _words(args: argparse.Namespace) -> list[str]:
         for own, reason in _OWN.items():
             if option.name == own:
                 raise UsageError(f"{own} cannot be given to `coprs submit`: {reason}.")
-    given = [word for config in args.config for word in ("--config", config)]
-    words = resolve_names([*given, *args.words])
-    # the job begins in this folder, but a script may be queued again from another one
-    return [str(Path(word).absolute()) if is_config_name(word) and Path(word).is_file() else word for word in words]
+    return [*(word for config in args.config for word in ("--config", config)), *args.words]
+
+
+def _for_job(words: list[str], found: list[str], container: str | None) -> list[str]:
+    """The options with whole paths of configs; a container has the shipped ones elsewhere, and finds them by name.
+
+    Args:
+        words: as they were given.
+        found: the same with the paths of shipped configs.
+        container: image that the job runs in.
+    """
+    from coprs_lightning.cli_configs import CONFIG_OPTIONS, Option, is_config_name, options, shipped_configs
+
+    wanted: list[str] = []
+    for given, option in zip(options(words), options(found), strict=True):
+        value = option.value
+        if value is not None and (option.name in CONFIG_OPTIONS or is_config_name(value)):
+            shipped = value != given.value
+            path = Path(value)
+            value = str(path.relative_to(shipped_configs()) if shipped and container else path.absolute())
+        wanted += Option(option.name, value, option.joined).words()
+    return wanted
 
 
 def _shape(job: JobOptions, words: list[str]) -> Shape:
@@ -107,15 +135,30 @@ def _shape(job: JobOptions, words: list[str]) -> Shape:
 
     check_order(words)
     settings = given(words)
-    shape = match(job, *(settings.value(f"trainer.{name}") for name in ("num_nodes", "devices", "accelerator")))
     problem = settings.problem()
     if problem is not None:
         raise UsageError(f"{problem}\nNothing was queued.")
+    shape = match(job, *(_value(settings, f"trainer.{name}") for name in ("num_nodes", "devices", "accelerator")))
+    root = settings.value("trainer.default_root_dir")
+    if root is not None:
+        note(f"trainer.default_root_dir {root} of the config is not used: {_OWN['--trainer.default_root_dir']}")
     for option in ("data.init_args.train", "data.init_args.val"):
         path = settings.value(option)
         if isinstance(path, str) and "://" not in path and not Path(path).exists():
             note(f"--{option} {path} is not there; the job fails unless its nodes see it")
     return shape
+
+
+def _value(settings: Checker, option: str) -> Any:
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return settings.value(option)
+    except OmegaConfBaseException as error:
+        raise UsageError(
+            f"{option} refers to what is not known before the run begins ({str(error).splitlines()[0]}), but the job's "
+            f"layout follows from it. Write the value itself, or add --{option} VALUE. Nothing was queued."
+        ) from error
 
 
 def _check_times(job: JobOptions) -> None:

@@ -79,30 +79,45 @@ def read_options(given: dict[str, Any], cluster: str | None) -> JobOptions:
     Raises:
         UsageError: for an unknown name or a value that SLURM could not take.
     """
-    found = dict(load_yaml(find_config(cluster))) if cluster else {}
+    found = _of_cluster(cluster) if cluster else {}
+    found |= {name: value for name, value in given.items() if value is not None and value != []}
+    job = JobOptions(**{name: _checked(name, value) for name, value in found.items() if value is not None})
+    output = str(Path(job.output).absolute())
+    if "%" in output or _PLAIN.fullmatch(output) is None:
+        raise UsageError(
+            f"--output {job.output!r}: SLURM cannot write its log to {output}: spaces, quotes or '%' are in the path. "
+            "Give another folder."
+        )
+    return job
+
+
+def _of_cluster(cluster: str) -> dict[str, Any]:
+    path = Path(find_config(cluster))
+    found = load_yaml(path)
     for name in found:
         if name not in NAMES:
-            raise UsageError(f"{cluster}: {name!r} is no option of a job.{suggest(name, NAMES, 'Options')}")
-    found |= {name: value for name, value in given.items() if value is not None and value != []}
-    return JobOptions(**{name: _checked(name, value) for name, value in found.items() if value is not None})
+            raise UsageError(f"{cluster}: {name!r} is no option of a job.{suggest(str(name), NAMES, 'Options')}")
+    if isinstance(found.get("template"), str):  # beside the file, like whatever else a file names
+        found["template"] = str(path.parent / found["template"])
+    return found
 
 
 def _checked(name: str, value: Any) -> Any:
     option = "--" + name.replace("_", "-")
     if name == "setup":
-        lines = [value] if isinstance(value, str) else list(value)
-        if not all(isinstance(line, str) and "\n" not in line for line in lines):
+        lines = [value] if isinstance(value, str) else value
+        if not isinstance(lines, list) or not all(isinstance(line, str) and "\n" not in line for line in lines):
             raise UsageError(f"{option} takes lines of shell, got {value!r}. Give it once a line.")
         return lines
     if name in _COUNTS:
         least = 0 if name == "gpus_per_node" else 1
-        if not str(value).isdigit() or int(value) < least:
+        if re.fullmatch("[0-9]+", str(value)) is None or int(value) < least:
             raise UsageError(f"{option} must be a whole number of at least {least}, got {value!r}.")
         return int(value)
     if isinstance(value, int | float) and name == "time":  # YAML reads 1:30:00 as 5400 (base 60)
         raise UsageError(f"{option} {value!r} must be in quotes in the file, as '12:00:00'.")
     text = str(value)
-    if name in ("container", "container_mounts", "template"):
+    if name in ("container", "container_mounts", "template", "output"):
         if "\n" in text or not text:
             raise UsageError(f"{option} {text!r}: must be one line.")
         return text
@@ -111,10 +126,6 @@ def _checked(name: str, value: Any) -> Any:
     if name == "job_name" and (_NAME.fullmatch(text) is None or text in _NOT_NAMES):
         raise UsageError(
             f"{option} {text!r}: takes letters, digits, '.', '_' and '-', and neither of {', '.join(_NOT_NAMES)}."
-        )
-    if name == "output" and _PLAIN.fullmatch(str(Path(text).absolute()).replace("%", " ")) is None:
-        raise UsageError(
-            f"{option} {text!r}: SLURM cannot write its log to a path with spaces, quotes or '%'. Give another folder."
         )
     if _PLAIN.fullmatch(text) is None:
         raise UsageError(f"{option} {text!r}: cannot stand in a #SBATCH line (spaces, quotes or line ends).")

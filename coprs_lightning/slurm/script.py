@@ -36,6 +36,7 @@ def sbatch_script(job: JobOptions, shape: Shape, name: str, words: list[str]) ->
         "RESOURCES": "\n".join(f"#SBATCH --{line}" for line in _resources(job, shape)),
         "SIGNAL_SECONDS": str(job.signal_seconds),
         "LOG": str(output / f"{name}-%j.log"),
+        "FOLDER": shlex.quote(str(Path.cwd())),
         "RUN": f"{shlex.quote(str(output / name))}-$SLURM_JOB_ID",
         "SETUP": "".join(f"{line}\n" for line in job.setup),
         "SRUN": "".join(f" {word}" for word in _srun(job)),
@@ -45,8 +46,9 @@ def sbatch_script(job: JobOptions, shape: Shape, name: str, words: list[str]) ->
     unknown = sorted({field for field in _FIELD.findall(text) if field not in values})
     if unknown:
         raise UsageError(f"{source}: @{unknown[0]}@ is not known. Known are: {', '.join(f'@{v}@' for v in values)}.")
-    filled = _FIELD.sub(lambda found: values[found[1]], text)
-    return re.sub(r"\n{3,}", "\n\n", filled)
+    text = _FIELD.sub(lambda found: found[0] if values[found[1]] else "", text)
+    text = re.sub(r"\n{3,}", "\n\n", text)  # where nothing stands; line ends in values stay
+    return _FIELD.sub(lambda found: values[found[1]], text)
 
 
 def _template(path: str | None) -> tuple[str, Path]:
@@ -70,7 +72,7 @@ def _srun(job: JobOptions) -> list[str]:
     # since SLURM 22.05 srun does not take the cores of a task from sbatch
     words = [f"--cpus-per-task={job.cpus_per_task}"] if job.cpus_per_task else []
     if job.container:
-        words.append(f"--container-image={shlex.quote(job.container)}")
+        words += [f"--container-image={shlex.quote(job.container)}", '--container-workdir="$PWD"']
     if job.container_mounts:
         words.append(f"--container-mounts={shlex.quote(job.container_mounts)}")
     return words

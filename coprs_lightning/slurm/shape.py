@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,12 @@ def match(job: JobOptions, num_nodes: Any, devices: Any, accelerator: Any) -> Sh
         UsageError: where they do not, or where it stays open how many processes there are.
     """
     words: list[str] = []
-    nodes = _agree("--nodes", job.nodes, "trainer.num_nodes", None if num_nodes is None else int(num_nodes))
+    given = None if num_nodes is None else _count(num_nodes)
+    if num_nodes is not None and given is None:
+        raise UsageError(
+            f"trainer.num_nodes must be a whole number of at least 1, got {num_nodes!r}. Nothing was queued."
+        )
+    nodes = _agree("--nodes", job.nodes, "trainer.num_nodes", given)
     if num_nodes is None:
         nodes = nodes or 1
         words += ["--trainer.num_nodes", str(nodes)]
@@ -56,6 +62,12 @@ def match(job: JobOptions, num_nodes: Any, devices: Any, accelerator: Any) -> Sh
     if wanted is None:
         words += ["--trainer.devices", str(tasks)]
     on_gpu = str(accelerator) in _GPU
+    if job.gpus_per_node is None and accelerator in (None, "auto"):
+        raise UsageError(
+            f"it is open whether the run needs GPUs: trainer.accelerator is {accelerator or 'not set'}, and a job that "
+            f"asks for none would train on the CPU. Give --gpus-per-node {tasks}, or, without GPUs, --gpus-per-node 0 "
+            f"--tasks-per-node {tasks}."
+        )
     gpus = job.gpus_per_node if job.gpus_per_node is not None else tasks if on_gpu else 0
     if on_gpu and gpus < tasks:
         raise UsageError(
@@ -84,6 +96,8 @@ def _count(devices: Any) -> int | None:
     """Processes by ``trainer.devices``; ``None`` where it leaves them open."""
     if isinstance(devices, list):
         return len(devices)
-    if str(devices).isdigit() and int(devices) > 0:
+    if isinstance(devices, str) and "," in devices:  # the Trainer's "0,1": these two
+        return len([device for device in devices.split(",") if device.strip()])
+    if re.fullmatch("[0-9]+", str(devices)) and int(devices) > 0:
         return int(devices)
     return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from coprs_lightning.cli_errors import note
 from coprs_lightning.commands import CommandError
 
 
@@ -44,19 +46,29 @@ def submit(script: str, output: Path, name: str) -> Submitted:
     """Queue a script, and keep it beside the run.
 
     Raises:
-        CommandError: when SLURM refuses it, with its words.
+        CommandError: when the folder cannot be written to, or SLURM refuses the job, with its words.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    draft = output / f".{name}.sbatch"
-    draft.write_text(script, encoding="utf-8")
+    draft = output / f".{name}-{os.getpid()}.sbatch"  # another one may be submitting the same config
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        draft.write_text(script, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(
+            f"--output {output} cannot hold the job's script, log and run: {error}. Nothing was queued; name a folder "
+            "that you may write to, and that every node sees."
+        ) from error
     try:
         done = subprocess.run(
             ["sbatch", "--parsable", str(draft)], capture_output=True, text=True, timeout=120, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"sbatch gave no answer within 120 s; the script is {draft}. Look at squeue.") from error
+    said = " ".join(done.stderr.split())
     if done.returncode:
-        raise CommandError(f"sbatch refused the job: {' '.join(done.stderr.split())}. The script is {draft}.")
+        refused = draft.rename(output / f"{name}-refused.sbatch")
+        raise CommandError(f"sbatch refused the job: {said}. The script is {refused}.")
+    if said:
+        note(f"sbatch says: {said}")
     number = done.stdout.strip().split(";")[0]
     kept = draft.rename(output / f"{name}-{number}.sbatch")
     return Submitted(number, kept, output / f"{name}-{number}.log", output / f"{name}-{number}")

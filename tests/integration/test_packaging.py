@@ -40,7 +40,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_config_and_data_file_is_in_the_wheel(installed: Path) -> None:
-    for pattern in ("configs/**/*.yaml", "coprs_lightning/policies/shipped/**/*.*", "coprs_lightning/**/*.py"):
+    for pattern in (
+        "configs/**/*.yaml",
+        "configs/**/*.sbatch",
+        "coprs_lightning/policies/shipped/**/*.*",
+        "coprs_lightning/**/*.py",
+    ):
         wanted = {str(path.relative_to(REPO)) for path in REPO.glob(pattern) if path.is_file()}
         assert wanted
         assert wanted == {str(path.relative_to(installed)) for path in installed.glob(pattern) if path.is_file()}

@@ -43,16 +43,18 @@ def test_what_is_not_asked_for_is_not() -> None:
 def test_bash_sees_the_words_that_were_given(tmp_path: Path) -> None:
     """The script runs, with an srun that only writes down its words."""
     words = ["--config", "my data/a.yaml", "--model.x", "it's $(touch hacked) `touch hacked`", "--trainer.limit", "-1"]
+    words += ["--model.y", 'two\n\n\nlines "quoted" @NODES@ \\n', "--model.z=*"]
     job = JobOptions(output=str(tmp_path / "out"), setup=["export GREETING='hello you'"], container="a b.sqsh")
     script = sbatch_script(job, TWO, "mine", words)
-    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" "$GREETING" "$@" > {tmp_path}/seen\n')
+    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\0" "$GREETING" "$@" > {tmp_path}/seen\n')
     (tmp_path / "srun").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
     done = subprocess.run(["bash"], input=script, text=True, cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
-    seen = (tmp_path / "seen").read_text().splitlines()
+    seen = (tmp_path / "seen").read_text().split("\0")[:-1]
     run = str(tmp_path / "out" / "mine-7")
-    own = ["--kill-on-bad-exit=1", "--label", "--container-image=a b.sqsh", "coprs", "fit"]
+    folder = f"--container-workdir={Path.cwd()}"
+    own = ["--kill-on-bad-exit=1", "--label", "--container-image=a b.sqsh", folder, "coprs", "fit"]
     last = ["--trainer.default_root_dir", run, "--resume", "auto"]
     assert seen == ["hello you", *own, *words, *TWO.words, *last]
     assert not (tmp_path / "hacked").exists()
@@ -73,3 +75,23 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
         sbatch_script(JobOptions(template=str(path)), TWO, "mine", [])
     with pytest.raises(UsageError, match=r"--template .*none cannot be read"):
         sbatch_script(JobOptions(template=str(tmp_path / "none")), TWO, "mine", [])
+
+
+def test_it_begins_in_the_folder_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the script is queued again, and whatever the folder is called."""
+    folder = tmp_path / "it's $HOME"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    script = sbatch_script(JobOptions(output=str(tmp_path)), TWO, "mine", [])
+    (tmp_path / "srun").write_text(f"#!/bin/sh\npwd > {tmp_path}/seen\n")
+    (tmp_path / "srun").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+    subprocess.run(["bash"], input=script, text=True, cwd="/", env=environment, capture_output=True, check=True)
+    assert (tmp_path / "seen").read_text() == f"{folder}\n"
+
+
+def test_bash_finds_no_mistake_in_it() -> None:
+    job = JobOptions(setup=["module load cuda"], container="a.sqsh", container_mounts="/data:/data,/home")
+    for script in (sbatch_script(job, TWO, "mine", ["--a", "it's"]), sbatch_script(JobOptions(), TWO, "mine", [])):
+        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -20,6 +20,8 @@ AGREEING: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], Shape]] = {
     "told by both": ({"nodes": 2, "gpus_per_node": 4}, (2, [0, 1, 2, 3], "cuda"), Shape(2, 4, 4, ())),
     "devices left open": ({"gpus_per_node": 4}, (None, "auto", "gpu"), Shape(1, 4, 4, ("--trainer.num_nodes", "1",
                                                                                        "--trainer.devices", "4"))),
+    "devices by number": ({}, (1, "0,1", "gpu"), Shape(1, 2, 2, ())),
+    "accelerator left open": ({"gpus_per_node": 0, "tasks_per_node": 2}, (1, 2, None), Shape(1, 2, 0, ())),
     "without GPUs": ({"nodes": 2, "gpus_per_node": 0, "tasks_per_node": 3}, (2, "3", "cpu"), Shape(2, 3, 0, ())),
     "more GPUs than processes": ({"tasks_per_node": 1, "gpus_per_node": 2}, (1, 1, "gpu"), Shape(1, 1, 2, ())),
 }  # fmt: skip
@@ -35,6 +37,9 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "tasks": ({"gpus_per_node": 4}, (1, 8, "gpu"), r"--gpus-per-node 4, but trainer\.devices is 8 .* Add "
                                                    r"--trainer\.devices 4, or give --gpus-per-node 8"),
     "open": ({"nodes": 2}, (None, -1, "gpu"), r"how many processes a node has: trainer\.devices is -1"),
+    "no nodes": ({}, (0, 1, "cpu"), "trainer.num_nodes must be a whole number of at least 1, got 0"),
+    "GPUs or not": ({}, (1, 8, "auto"), r"whether the run needs GPUs: trainer\.accelerator is auto.*Give "
+                                        r"--gpus-per-node 8, or, without GPUs, --gpus-per-node 0 --tasks-per-node 8"),
     "too few GPUs": ({"tasks_per_node": 4, "gpus_per_node": 2}, (1, 4, "gpu"), "needs a GPU for each of 4"),
     "idle GPUs": ({"gpus_per_node": 2}, (1, 2, "cpu"), "would stand idle"),
 }  # fmt: skip
