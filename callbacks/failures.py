@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
+_SECONDS_AFTER_PARENT = 10.0
 _STDERR = 2  # the descriptor: sys.stderr may have none
 _AFTERWARDS = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
 _WAITED = ("timed out", "timeout")
@@ -38,7 +39,14 @@ class FailureReport(Callback):
 
     ``scancel --signal=USR2 JOB`` (``kill -USR2 PID`` elsewhere) asks a run that hangs where each process is: the one
     that is not in a collective is the one that the others wait for.
+
+    Where the first process of a machine started the others, they end soon after it, however it ended: one that hangs
+    would hold its GPU.
     """
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._done.set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Answer SIGUSR2 with the stacks of all threads."""
@@ -46,9 +54,14 @@ class FailureReport(Callback):
         if free and threading.current_thread() is threading.main_thread():
             faulthandler.register(signal.SIGUSR2, file=_STDERR, all_threads=True)
 
+        if trainer.local_rank > 0 and self._done.is_set():
+            self._done.clear()
+            threading.Thread(target=_watch_parent, args=(os.getppid(), self._done), daemon=True).start()
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give SIGUSR2 back."""
         faulthandler.unregister(signal.SIGUSR2)
+        self._done.set()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say who failed, at which step, and what helps."""
@@ -60,6 +73,15 @@ class FailureReport(Callback):
         lines += advice(exception, trainer.world_size)
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
+
+
+def _watch_parent(parent: int, done: threading.Event) -> None:
+    while os.getppid() == parent:
+        if done.wait(1.0):
+            return
+    if not done.wait(_SECONDS_AFTER_PARENT):
+        os.write(_STDERR, f"coprs: pid {os.getpid()} ends, because the process that started it has\n".encode())
+        os._exit(1)
 
 
 def advice(exception: BaseException, world_size: int) -> list[str]:

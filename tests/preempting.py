@@ -53,6 +53,23 @@ class Signal(Callback):
             self._send(trainer)
 
 
+class Sleeps(Callback):
+    """Stays away from the next step in one process.
+
+    Args:
+        step: optimizer steps before it.
+        rank: of the process.
+        seconds: how long.
+    """
+
+    def __init__(self, step: int, rank: int, seconds: float) -> None:
+        self.step, self.rank, self.seconds = step, rank, seconds
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == self.rank and trainer.global_step == self.step:
+            time.sleep(self.seconds)
+
+
 class Raises(Callback):
     """Fails in one process.
 

@@ -86,6 +86,22 @@ def test_a_run_goes_on_as_if_nothing_had_happened(
     assert [path.name for path in (tmp_path / "run").glob("checkpoints*")] == ["checkpoints"]
 
 
+def test_sigterm_to_every_process_loses_no_example(
+    whole: dict[int, Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM signals loader workers too, and a run needs its batches until the step's end."""
+    cut = as_class(Signal, step=2, name="SIGTERM", everyone=True)
+    workers = ["--data.init_args.num_workers", "2"]
+    status, told = preempt(["fit", "--config", str(config(tiny_data, tmp_path, cut)), *workers], capsys)
+    assert status == 128 + 15
+    assert "SIGTERM: saved step 2" in told
+    main(["fit", "--config", str(config(tiny_data, tmp_path)), *workers, "--resume", "auto"])
+    seen, expected = (
+        [[line.get("keys"), line.get("loss")] for line in diary(folder / "diary")[0]] for folder in (tmp_path, whole[3])
+    )
+    assert seen == expected
+
+
 def test_a_run_that_is_about_to_end_just_ends(tiny_data: Path, tmp_path: Path) -> None:
     main(["fit", "--config", str(config(tiny_data, tmp_path, as_class(Signal, step=STEPS), every=4))])
     assert not (tmp_path / "run" / "checkpoints" / "preempted.ckpt").exists()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPO
-from tests.preempting import Diary, Raises, Signal, as_class, diary, same_weights
+from tests.preempting import Diary, Raises, Signal, Sleeps, as_class, diary, same_weights
 from tests.slurm_cluster import Cluster, require_slurm, slurm_cluster
 from tests.tiny import tiny_config, write_config
 
@@ -140,6 +140,18 @@ def test_all_processes_stop_where_one_hears_the_signal(
     assert status == 0, told
     assert f"going on from step {cut['step']}" in told
     assert diary(folder / "diary") == diary(whole / "diary")
+
+
+@pytest.mark.slow
+def test_who_waits_for_another_says_so_after_the_timeout(tiny_data: Path, tmp_path: Path) -> None:
+    path = config(tiny_data, tmp_path, as_class(Sleeps, step=1, rank=1, seconds=600.0))
+    words = ["--trainer", "trainer/cpu_ddp.yaml", "--trainer.strategy.init_args.timeout", "0:00:30"]  # also for the start, on a busy machine
+    status, told = fit(path, words)
+    assert status != 0
+    assert "coprs: process 0 of 2 on " in told
+    assert "This process waited for the others in the collective above until the timeout" in told
+    assert "kill -USR2 PID, for each process, prints where each process is" in told
+    assert "ends, because the process that started it has" in told
 
 
 def fit(path: Path, words: list[str]) -> tuple[int, str]:
