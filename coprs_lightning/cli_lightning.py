@@ -143,8 +143,15 @@ class CoprsCLI(LightningCLI):
     def _newest_checkpoint(self, words: list[str]) -> Path | None:
         """The newest checkpoint in the folder that the run will have; options are not yet parsed here."""
         settings = given(words)
-        root = Path(str(settings.value("trainer.default_root_dir") or default_root("fit")))
-        own = settings.value("callbacks.checkpoint.init_args.dirpath")
+        try:
+            root = Path(str(settings.value("trainer.default_root_dir") or default_root("fit")))
+            own = settings.value("callbacks.checkpoint.init_args.dirpath")
+        except OmegaConfBaseException as error:
+            raise UsageError(
+                "--resume auto looks into the run's folder before the config is put together, so "
+                "trainer.default_root_dir may refer to the environment only: "
+                f"{_first_line(error)}. Write the folder itself."
+            ) from error
         return cli_resume.newest_checkpoint(root, Path(str(own)) if own else None)
 
     def _check(self, command: str, words: list[str]) -> Checker:

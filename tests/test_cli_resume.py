@@ -63,6 +63,18 @@ def test_a_requeued_job_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "SLURM has requeued this job" in capsys.readouterr().err
 
 
+def test_the_folder_may_come_from_the_environment(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--config", str(tiny), "--resume", "auto", "--trainer.default_root_dir"]
+    monkeypatch.setenv("RUN", str(tmp_path / "here"))
+    assert main([*words, "${oc.env:RUN}"]) == 0
+    assert f"{tmp_path / 'here'} holds no checkpoint" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "${trainer.max_steps}"])
+    assert "Write the folder itself" in capsys.readouterr().err
+
+
 def test_other_words_are_refused(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="--resume runs/old: takes auto"):
         wanted("runs/old")

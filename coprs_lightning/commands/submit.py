@@ -142,6 +142,12 @@ def _shape(job: JobOptions, words: list[str]) -> Shape:
     root = settings.value("trainer.default_root_dir")
     if root is not None:
         note(f"trainer.default_root_dir {root} of the config is not used: {_OWN['--trainer.default_root_dir']}")
+    shared = settings.value("callbacks.checkpoint.init_args.dirpath")
+    if shared is not None:
+        raise UsageError(
+            f"callbacks.checkpoint.init_args.dirpath is {shared}: all jobs would save there, and go on "
+            "from each other's checkpoints. Leave it out: each job saves in its own folder. Nothing was queued."
+        )
     for option in ("data.init_args.train", "data.init_args.val"):
         path = settings.value(option)
         if isinstance(path, str) and "://" not in path and not Path(path).exists():

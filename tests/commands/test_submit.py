@@ -53,6 +53,7 @@ def test_configs_are_named_by_whole_paths(
             ["--trainer.devices", "${trainer.max_steps}"],
             "refers to what is not known .* add --trainer.devices",
         ),
+        (["--callbacks.checkpoint.init_args.dirpath", "all"], "go on from each other's checkpoints"),
         (["what"], "'what' belongs to no option"),
         (["--time", "0:01:00"], "--time 0:01:00 leaves no time before --signal-seconds 120"),
     ],
