@@ -38,7 +38,7 @@ test: $(INSTALLED)
 	$(PYTEST) $(PARALLEL) -m "not slow"
 
 test-slow: $(INSTALLED)
-	$(PYTEST) -m slow
+	$(PYTEST) $(PARALLEL) -m slow
 
 test-all: test test-slow
 
